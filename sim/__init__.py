@@ -1,0 +1,1 @@
+"""The seeded simulator: the whole system in one process, under virtual time."""

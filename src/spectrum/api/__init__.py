@@ -1,0 +1,1 @@
+"""FastAPI: handlers translate, nothing else."""

@@ -1,0 +1,1 @@
+"""The client library: HTTP, models and the core, nothing of the server."""

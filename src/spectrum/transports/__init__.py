@@ -1,0 +1,1 @@
+"""How a worker learns of work, and how facts travel."""

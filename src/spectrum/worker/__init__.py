@@ -1,0 +1,1 @@
+"""The process that executes steps. It has two key pairs and no database."""
