@@ -63,9 +63,7 @@ class Wire:
         await crash_point(self._faults, f"after {self._name}")
         return result
 
-    async def _carry(
-        self, sender: str, address: str, number: int, request: Any, answer: asyncio.Future[Any]
-    ) -> None:
+    async def _carry(self, sender: str, address: str, number: int, request: Any, answer: asyncio.Future[Any]) -> None:
         await asyncio.sleep(self._faults.delay(self._name))
         if self._lost(f"{self._name} drop request", sender, address):
             return await self._break(answer, perhaps_done=False)
