@@ -1,8 +1,8 @@
-"""The choices of a run: every decision that the simulator takes, drawn from a seed or read from a tape, and always written to one.
+"""The choices of a run: every decision that the simulator takes, drawn from a seed or read from a tape, always written to one.
 
-A choice is an integer in [0, n). 0 is always the dullest: the oldest handle, no fault, the shortest delay. So a tape that is shorter
-than its run, or that was set to zeros here and there, still describes a run: that is what shrinking lives on. Streams are separate
-by name, so that one more choice in one does not shift the others. After Hypothesis's choice sequence.
+A choice is an integer in [0, n). 0 is always the dullest: the oldest handle, no fault, the shortest delay. So a tape that is
+shorter than its run, or was set to zeros here and there, still describes a run: that is what shrinking lives on. Streams are
+separate by name, so that one more choice in one does not shift the others. After Hypothesis's choice sequence.
 """
 
 from __future__ import annotations

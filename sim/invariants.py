@@ -1,7 +1,7 @@
 """The promises of DESIGN §4 as checks over what the world exposes: one registry, judged after every change and at the end.
 
-An invariant speaks of one type of watched thing (`over`). It is made once for each such thing and called again and again, so that it
-can keep its place in a ledger; it yields a sentence for everything that is wrong.
+An invariant speaks of one type of watched thing (`over`). It is made once for each such thing and called again and again, so that
+it can keep its place in a ledger; it yields a sentence for everything that is wrong.
 """
 
 from __future__ import annotations
@@ -161,4 +161,5 @@ class StaleCallsHaveNoEffect:
                     f"after token {self._tokens[slot]} had reached the target"
                 )
             self._fences[call.instance] = max(self._fences[call.instance], call.fence)
-            self._tokens[slot] = max(self._tokens[slot], call.token)
+            if call.fence >= self._fences[call.instance]:  # what a zombie brings counts for nothing
+                self._tokens[slot] = max(self._tokens[slot], call.token)

@@ -5,8 +5,8 @@ timer; every step costs a microsecond, so that timers also fire between the step
 choices alone: tasks and futures hash by the order of their creation (asyncio keeps them in sets), and the trace hash contains no
 address and no salted hash. A step is one call of a handle.
 
-Private names of `asyncio.BaseEventLoop` that it stands on: `_run_once`, `_ready`, `_stopping`, `_check_closed`; all of them are the
-same from Python 3.11 to 3.14.
+Private names of `asyncio.BaseEventLoop` that it stands on: `_run_once`, `_ready`, `_stopping`; all of them are the same from Python
+3.11 to 3.14.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class SimHandle(asyncio.Handle):
 
 class SimTimer(asyncio.TimerHandle):
     __slots__ = ()
+    _context: Context
 
     def __init__(
         self, when: float, callback: Callable[..., object], args: tuple[Any, ...], loop: SimLoop, context: Context
@@ -221,7 +222,9 @@ class SimLoop(asyncio.BaseEventLoop):
     def create_task(  # type: ignore[override]
         self, coroutine: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None
     ) -> asyncio.Task[T]:
-        self._check_closed()
+        if self.is_closed():
+            coroutine.close()
+            raise RuntimeError("the simulated world has ended: nothing can be started any more")
         context = copy_context() if context is None else context
         task = SimTask(coroutine, self, name, context)
         life = context.get(LIFE)
@@ -343,7 +346,7 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def inspect(self, task: asyncio.Task[Any]) -> None:
         """Complain if an ended task has an exception that nobody looked at."""
-        if task._log_traceback:  # type: ignore[attr-defined]
+        if task._log_traceback:
             self._complain(f"task {task.get_name()} ended with {task.exception()!r}")
 
     def _prune(self, tasks: list[SimTask[Any]]) -> None:

@@ -11,14 +11,15 @@ from datetime import timedelta
 from sim.hosts import EPOCH, Host
 from sim.nemesis import Nemesis
 from sim.twins.faults import SLOW
-from sim.twins.provider import MemoryTarget
+from sim.twins.provider import Bug, MemoryTarget
 from sim.world import Scenario, World
 from spectrum.core.errors import Fault, StaleFence
 from spectrum.core.ids import InstanceId, make
 from spectrum.core.product.resources import Base, Hook, PortRequest, Service, Volume
 from spectrum.providers.protocol import Call, Presence, Provider, Resource, Strength
 
-PATIENCE = 5.0  # seconds that a caller waits for the target
+PATIENCE = 3.0  # seconds that a caller waits for the target
+ATTEMPTS = 3  # under one fence
 TROUBLE = 60.0  # seconds with faults
 SETTLED = 4 * SLOW[-1]  # seconds after which no call is still on its way
 
@@ -30,18 +31,31 @@ class Wanted:
     instance: InstanceId
     resources: dict[str, Resource]
     counter: int = 0
+    fence: int = 0
     keys: dict[str, str | None] = field(default_factory=dict)  # None: the slot shall be empty
 
-    def draw(self) -> int:
+    def claim(self) -> int:
+        """A new fence: whoever had the instance has lost it."""
+        self.counter += 1
+        self.fence = self.counter
+        return self.fence
+
+    def intend(self, fence: int) -> int:
+        """A token for one more call.
+
+        Raises StaleFence for a claim that is over.
+        """
+        if fence != self.fence:
+            raise StaleFence(f"fence {fence} is stale: {self.fence} was given out")
         self.counter += 1
         return self.counter
 
 
-def provider(strength: Strength) -> Scenario:
+def provider(strength: Strength, bugs: frozenset[Bug] = frozenset()) -> Scenario:
     """Workers take an instance from each other and reconcile its slots on one target."""
 
     async def scenario(world: World) -> None:
-        target = MemoryTarget(world.faults, strength)
+        target = MemoryTarget(world.faults, strength, bugs=bugs)
         world.watch(target)
         wanted = _wanted(world)
         for number in (1, 2, 3):
@@ -53,7 +67,7 @@ def provider(strength: Strength) -> Scenario:
         await asyncio.sleep(SETTLED)
         for host in world.hosts:
             host.crash()
-        await _reconcile(world, target.connect(), wanted, wanted.draw())
+        await _reconcile(world, target.connect(), wanted, wanted.claim())
         there = {thing.call.slot: thing.call.key for thing in target.things.values()}
         desired = {slot: key for slot, key in wanted.keys.items() if key is not None}
         world.require("P3", there == desired, f"the target holds {there}, wanted is {desired}")
@@ -77,29 +91,59 @@ async def _contend(world: World, host: Host, target: Provider, wanted: Wanted) -
     """Take the instance, change a slot's mind now and then, and make the target follow, until somebody else has taken it."""
     while True:
         await host.clock.sleep(1 + 4 * host.entropy.uniform())
-        fence = wanted.draw()
+        fence = wanted.claim()
         world.loop.tell(f"takes the instance under fence {fence}")
         slot = sorted(wanted.keys)[int(host.entropy.uniform() * len(wanted.keys))]
         wanted.keys[slot] = f"{slot}.{fence}" if host.entropy.uniform() < 0.7 else None
         try:
-            await _reconcile(world, target, wanted, fence)
+            await _do_or_undo(world, target, wanted, fence)
         except StaleFence:
             world.loop.tell(f"lets go: fence {fence} is stale")
         except (Fault, TimeoutError) as error:
             world.loop.tell(f"gives up for now: {error!r}")
 
 
+async def _do_or_undo(world: World, target: Provider, wanted: Wanted, fence: int) -> None:
+    """Under one fence: what cannot be done is undone, while calls of the doing may still be on their way."""
+    try:
+        await _reconcile(world, target, wanted, fence)
+    except TimeoutError:
+        world.loop.tell(f"undoes everything under fence {fence}")
+        wanted.keys = dict.fromkeys(wanted.resources)
+        await _reconcile(world, target, wanted, fence)
+
+
 async def _reconcile(world: World, target: Provider, wanted: Wanted, fence: int) -> None:
-    for slot, resource in wanted.resources.items():
-        async with asyncio.timeout(PATIENCE):
-            seen = await target.observe(Call(wanted.instance, slot, "", fence))
-        key = wanted.keys[slot]
-        call = Call(wanted.instance, slot, key or "", fence, wanted.draw())
-        async with asyncio.timeout(PATIENCE):
-            if key is None:
-                await target.remove(call)
-            elif seen.key != key or seen.presence is not Presence.PRESENT:
-                await target.ensure(call, resource, frozenset({seen.key} - {key}))
+    for slot in wanted.resources:
+        await _make_so(world, target, wanted, fence, slot)
+
+
+async def _make_so(world: World, target: Provider, wanted: Wanted, fence: int, slot: str) -> None:
+    """Observe and act until the slot is as wanted; each attempt has a token of its own: an earlier call may still land.
+
+    Raises StaleFence, or what the last attempt met.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await _attempt(target, wanted, fence, slot)
+            return
+        except StaleFence:
+            raise
+        except (Fault, TimeoutError) as error:
+            if attempt == ATTEMPTS - 1:
+                raise
+            world.loop.tell(f"tries {slot} again under fence {fence} after {error!r}")
+
+
+async def _attempt(target: Provider, wanted: Wanted, fence: int, slot: str) -> None:
+    seen = await target.observe(Call(wanted.instance, slot, "", fence))
+    key = wanted.keys[slot]
+    call = Call(wanted.instance, slot, key or "", fence, wanted.intend(fence))
+    if key is None:
+        await target.remove(call)
+    elif seen.key != key or seen.presence is not Presence.PRESENT:
+        await target.ensure(call, wanted.resources[slot], frozenset({seen.key} - {key}))
 
 
 SCENARIOS: dict[str, Callable[[], Scenario]] = {

@@ -12,7 +12,7 @@ from typing import TypeVar
 from sim.hosts import LIFE, require_alive
 from sim.loop import SimLoop
 from sim.marks import declare, sometimes
-from sim.twins.faults import Ending, Faults
+from sim.twins.faults import SLOW, Ending, Faults
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ async def crash_point(faults: Faults, where: str) -> None:
 
 
 class Line:
-    """The way from callers to one outside thing. `refusal` makes the error that a caller sees; its argument says what went wrong."""
+    """The way from callers to one outside thing. `refusal` makes the error that a caller sees from what went wrong."""
 
     def __init__(self, faults: Faults, refusal: Callable[[str], Exception]) -> None:
         self.up = True
@@ -60,7 +60,7 @@ class Line:
                 _fail(answer, self._refusal("no connection"))
             case Ending.LATE:
                 self._lose(port, answer)
-                await asyncio.sleep(faults.delay(f"{port} late"))
+                await asyncio.sleep(faults.one_of(f"{port} late", SLOW))
                 sometimes(LATE, answer.done())
                 self._do(work)
             case Ending.ANSWER_LOST:

@@ -95,6 +95,7 @@ class Thing:
     resource: Resource
     started: float
     script: Script
+    digest: str
     running: bool = True
     facts: Facts | None = None
 
@@ -200,7 +201,7 @@ class MemoryTarget:
 
     def _create(self, call: Call, resource: Resource) -> None:
         self._count += 1
-        thing = Thing(self._count, call, resource, _now(), self._script(resource))
+        thing = Thing(self._count, call, resource, _now(), self._script(resource), _digest(resource))
         if isinstance(resource, Base):
             thing.facts = self._facts(call.instance, resource)
         self.things[thing.id] = thing
@@ -377,7 +378,7 @@ def _seen(thing: Thing) -> Observed:
         Presence.PRESENT,
         key=thing.call.key,
         token=thing.call.token,
-        spec_digest=_digest(thing.resource),
+        spec_digest=thing.digest,
         running=thing.running,
         health=_health(thing, over),
         facts=thing.facts,

@@ -1,7 +1,7 @@
 """The twin of the network between workers and control planes: requests and answers get lost, doubled, delayed and reordered.
 
-It is joined below HTTP: a request is any value, and its handler runs on the host that it is sent to, so that a crash there takes the
-handler with it. Requests are frozen values; sender and receiver share nothing else.
+It is joined below HTTP: a request is any value, and its handler runs on the host that it is sent to, so that a crash there takes
+the handler with it. Requests are frozen values; sender and receiver share nothing else.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class Wire:
     async def _carry(self, sender: str, address: str, number: int, request: Any, answer: asyncio.Future[Any]) -> None:
         await asyncio.sleep(self._faults.delay(self._name))
         if self._lost(f"{self._name} drop request", sender, address):
-            return await self._break(answer, perhaps_done=False)
+            await self._break(answer, perhaps_done=False)
+            return
         again = self._faults.strikes(f"{self._name} duplicate")
         self._note_order(address, number)
         try:
