@@ -1,4 +1,4 @@
-"""What a canonical document must hold to: names that exist, variables only where they may stand, secrets only where they are safe."""
+"""What a canonical document must hold to: names exist, variables stand where they may, secrets where they are safe."""
 
 from __future__ import annotations
 
