@@ -8,6 +8,8 @@ from itertools import pairwise
 from sim.invariants import Check, When, invariant
 from sim.system import System
 from sim.twins.store import MemoryDatabase
+from spectrum.core.ids import JobId
+from spectrum.core.jobs.commands import Repeated, Submitted
 from spectrum.core.jobs.model import Job
 from spectrum.core.jobs.table import JOBS, OWNABLE, JobState
 
@@ -204,14 +206,26 @@ def the_target_holds_what_is_wanted(system: System) -> Check:
 
 
 @invariant("P9", System, When.END)
-def accepted_is_kept(system: System) -> Check:
-    """A job that a vendor was told of is there."""
+def one_key_one_job(system: System) -> Check:
+    """All answers under one key name one job, and that job is there."""
 
     def check() -> Iterator[str]:
-        for job_id, answer in system.asked.items():
-            if answer == "accepted" and job_id not in system.database.jobs:
-                attached = any(job.operation == "delete" for job in system.database.jobs.values())
-                if not attached:
-                    yield f"job {job_id} was accepted and is lost"
+        for key, answers in system.answers.items():
+            named = {_job_named(answer) for answer in answers}
+            if len(named) > 1:
+                yield f"key {key} was answered with {sorted(map(str, named))}"
+            for job_id in named - {None}:
+                if job_id not in system.database.jobs:
+                    yield f"key {key} names job {job_id}, which is not there"
 
     return check
+
+
+def _job_named(answer: object) -> JobId | None:
+    match answer:
+        case Repeated(body=body):
+            return JobId(body["id"])
+        case Submitted(job=job):
+            return job.id
+        case _:
+            return None

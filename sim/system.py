@@ -15,7 +15,7 @@ from sim.twins.wire import Unreachable, Wire
 from sim.world import Scenario, World
 from spectrum.control.dispatch import Caller, Dispatch, Held
 from spectrum.control.engine import Engine
-from spectrum.control.store import Asked, Unavailable
+from spectrum.control.store import Asked, Keyed, Unavailable
 from spectrum.control.sweeper import Sweeper
 from spectrum.control.wakeups import Wakeups
 from spectrum.core import ids
@@ -30,7 +30,8 @@ from spectrum.core.ids import (
     TargetId,
     WorkerId,
 )
-from spectrum.core.jobs.commands import Cancel, Command, Hint, Holding, Release, Report, Submit
+from spectrum.core.jobs.commands import Answer as CommandAnswer
+from spectrum.core.jobs.commands import Cancel, Command, Hint, Holding, Release, Repeated, Report, Submit
 from spectrum.core.jobs.model import Instance, Job, Spec
 from spectrum.core.observation import Observed
 from spectrum.core.plan import Catalog
@@ -154,7 +155,9 @@ class ControlPlane:
         try:
             return await handler(*rest)
         except Unavailable as error:  # as the API does
-            raise Problem("unavailable", str(error)) from error
+            return Problem("unavailable", str(error))
+        except Problem as problem:
+            return problem
 
     async def _start(self, caller: Caller, boot: str) -> Incarnation:
         lease = await self.dispatch.start(caller, boot)
@@ -260,15 +263,22 @@ class SimLink:
 
     async def _ask(self, what: str, *rest: Any) -> Any:
         address = self.world.faults.one_of("link address", self.addresses)
-        try:
-            async with asyncio.timeout(CALL_SECONDS):
-                return await self.wire.send(address, (what, self.caller, *rest))
-        except (Unreachable, TimeoutError) as error:
-            raise LinkDown(str(error)) from error
-        except Problem as problem:
-            if problem.slug == "unavailable":
-                raise LinkDown(problem.detail) from problem
-            raise
+        answer = await _send(self.wire, address, (what, self.caller, *rest))
+        if isinstance(answer, Problem):
+            raise LinkDown(answer.detail) if answer.slug == "unavailable" else answer
+        return answer
+
+
+async def _send(wire: Wire, address: str, request: tuple[Any, ...]) -> Any:
+    """What was answered, a `Problem` perhaps.
+
+    Raises `LinkDown` where nothing was.
+    """
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            return await wire.send(address, request)
+    except (Unreachable, TimeoutError) as error:
+        raise LinkDown(str(error)) from error
 
 
 # ---- vendors
@@ -294,22 +304,31 @@ class Vendor:
                 await self._submit(host, instance_id, operation)
 
     async def _submit(self, host: Host, instance_id: InstanceId, operation: str) -> None:
-        job_id = JobId(ids.make("job", host.clock.now(), host.entropy.token(10)))
         spec = Spec("hello", "1", RELEASE, "small")
-        new = _new_instance(instance_id, self.name, host, spec) if operation == "create" else None
-        submit = Submit(
-            id=job_id,
-            instance_id=instance_id,
-            organization_id=ORGANIZATION,
-            actor=f"vendor:{self.name}",
-            job_id=job_id,
-            operation=operation,
-            operation_version=1,
-            spec=spec if operation in ("create", "start", "stop") else None,
-            new=new,
-            parameters={"retention_seconds": 30.0},
-        )
-        self.system.asked[job_id] = await self._ask(host, Asked(submit, name=self.name if new else None))
+        key = host.entropy.token(8).hex()
+        self.system.answers[key] = []
+        while True:
+            # As the API does it: every request gets a job id of its own, the key makes them one job.
+            job_id = JobId(ids.make("job", host.clock.now(), host.entropy.token(10)))
+            submit = Submit(
+                id=job_id,
+                instance_id=instance_id,
+                organization_id=ORGANIZATION,
+                actor=f"vendor:{self.name}",
+                job_id=job_id,
+                operation=operation,
+                operation_version=1,
+                spec=spec if operation in ("create", "start", "stop") else None,
+                new=_new_instance(instance_id, self.name, host, spec) if operation == "create" else None,
+                parameters={"retention_seconds": 30.0},
+            )
+            keyed = Keyed(ORGANIZATION, "POST", f"/v1/instances/{self.name}", key, operation, _respond)
+            answer = await self._ask(Asked(submit, keyed, name=self.name if operation == "create" else None))
+            if answer is not None and not (isinstance(answer, Problem) and answer.slug == "unavailable"):
+                self.system.answers[key].append(answer)
+                if host.entropy.uniform() < 0.9:
+                    return
+            await host.clock.sleep(1.0)
 
     async def _cancel(self, host: Host, instance_id: InstanceId) -> None:
         jobs = [j for j in self.system.database.jobs.values() if j.instance_id == instance_id and not j.state.terminal]
@@ -322,19 +341,20 @@ class Vendor:
                 actor=f"vendor:{self.name}",
                 job_id=job.id,
             )
-            await self._ask(host, Asked(cancel))
+            await self._ask(Asked(cancel))
 
-    async def _ask(self, host: Host, asked: Asked) -> str:
-        """What it was answered: accepted, or the slug of the problem. An answer that is lost is not asked for again."""
+    async def _ask(self, asked: Asked) -> Any:
+        """What it was answered; None where no answer came."""
         address = self.world.faults.one_of("vendor address", self.system.addresses)
         try:
-            async with asyncio.timeout(CALL_SECONDS):
-                await self.system.wire.send(address, ("execute", asked))
-        except (Unreachable, TimeoutError):
-            return "unknown"
-        except Problem as problem:
-            return problem.slug
-        return "accepted"
+            return await _send(self.system.wire, address, ("execute", asked))
+        except LinkDown:
+            return None
+
+
+def _respond(answer: CommandAnswer) -> Repeated:
+    job_id = answer.job.id if answer.job else ""
+    return Repeated(202, f"/v1/jobs/{job_id}", {"id": job_id})
 
 
 def _new_instance(instance_id: InstanceId, name: str, host: Host, spec: Spec) -> Instance:
@@ -362,7 +382,7 @@ class System:
     workers: int = 2
     vendors: int = 3
     catalog: Catalog = field(default_factory=lambda: CATALOG)
-    asked: dict[JobId, str] = field(default_factory=dict)
+    answers: dict[str, list[Any]] = field(default_factory=dict)  # to each key, in order
 
     def __post_init__(self) -> None:
         self.database = MemoryDatabase(outlines={RELEASE: outline()})
