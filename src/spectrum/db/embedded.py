@@ -134,8 +134,9 @@ class Embedded:
 
     def remove(self) -> None:
         """Stop it and remove everything it ever kept."""
-        self.stop()
-        shutil.rmtree(self.place.root, ignore_errors=True)
+        if self.place.root.exists():
+            self.stop()
+            shutil.rmtree(self.place.root, ignore_errors=True)
 
     # What is there
 
