@@ -1,4 +1,4 @@
-"""From an empty PostgreSQL to a cell: repeatable, side by side, and with a new epoch whenever the database is not the one it was."""
+"""From an empty PostgreSQL to a cell: repeatable, side by side, under a new epoch where the database is not the one it was."""
 
 from __future__ import annotations
 

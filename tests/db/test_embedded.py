@@ -252,7 +252,9 @@ def test_a_home_inside_a_file_is_told(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_at_the_first_start_and_at_a_later_one(open_folder: Path) -> None:
     disk = open_folder / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "none", str(disk)], check=False, capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=96m", "none", str(disk)], check=False, capture_output=True
+    )
     if mounted.returncode != 0:
         pytest.skip("this machine lets nobody mount a small disk: run it where root may")
     embedded = Embedded(disk / "home", durable=False, dies_with_parent=True)
@@ -388,7 +390,10 @@ def test_an_ordinary_user_runs_it_as_itself(open_folder: Path) -> None:
         "embedded.stop()"
     )
     options: dict[str, Any] = {"user": account.uid, "group": account.gid, "extra_groups": [], "cwd": home}
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{Path(embedded_place.__file__).parent.parent.parent}:{site}"}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": f"{Path(embedded_place.__file__).parent.parent.parent}:{site}",
+    }
     command = [str(python), "-c", script, str(home / "pg")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, **options)
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from spectrum.core.errors import Problem
-from spectrum.db.pools import TIMEOUTS, Pool, Role, Timeouts, open_pool, scoped, transaction
+from spectrum.db.pools import TIMEOUTS, Connection, Pool, Role, Timeouts, open_pool, scoped, transaction
 from tests.db.rows import Rows, insert, rows_of
 from tests.postgres import Database
 
@@ -59,7 +59,7 @@ async def test_every_role_has_its_timeouts_also_on_a_reused_connection(database:
     assert found == [round(each * 1000) for each in (expected.statement, expected.lock, expected.idle_in_transaction)]
 
 
-async def _milliseconds(connection: asyncpg.Connection[asyncpg.Record], name: str) -> int:
+async def _milliseconds(connection: Connection, name: str) -> int:
     value = await connection.fetchval("SELECT setting FROM pg_settings WHERE name = $1", name)
     return int(value)
 
@@ -114,7 +114,9 @@ async def test_a_cached_statement_sees_the_scope_of_now(pool: Pool, organization
                 assert [row["id"] for row in found] == [rows["instances"]["id"]]
 
 
-async def test_a_failed_transaction_is_undone_and_its_scope_with_it(pool: Pool, organizations: tuple[Rows, Rows]) -> None:
+async def test_a_failed_transaction_is_undone_and_its_scope_with_it(
+    pool: Pool, organizations: tuple[Rows, Rows]
+) -> None:
     own = organizations[0]
     with pytest.raises(RuntimeError, match="on purpose"):
         async with scoped(pool, [own.organization_id]) as connection:
@@ -158,7 +160,8 @@ async def test_json_comes_and_goes_as_values(pool: Pool, organizations: tuple[Ro
     async with scoped(pool, [organizations[0].organization_id]) as connection:
         await connection.execute("UPDATE instances SET labels = $1", {"tier": "gold"})
         await connection.execute(
-            "UPDATE instances i SET facts = new.facts FROM unnest($1::jsonb[]) AS new (facts)", [{"ports": {"web/80": 1}}]
+            "UPDATE instances i SET facts = new.facts FROM unnest($1::jsonb[]) AS new (facts)",
+            [{"ports": {"web/80": 1}}],
         )
         row = await connection.fetchrow("SELECT labels, facts FROM instances")
     assert row is not None

@@ -37,7 +37,9 @@ def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
 
 
 def test_comments_below_the_first_line_belong_to_the_explanation(tmp_path: Path) -> None:
-    (tmp_path / "a.sql").write_text("-- name: one\n-- Says what\n-- and why.\nSELECT 1; \n\n-- name: two\n-- For.\nSELECT 2")
+    (tmp_path / "a.sql").write_text(
+        "-- name: one\n-- Says what\n-- and why.\nSELECT 1; \n\n-- name: two\n-- For.\nSELECT 2"
+    )
     assert sql.load(tmp_path) == {"one": "/* one */ SELECT 1", "two": "/* two */ SELECT 2"}
 
 
