@@ -47,6 +47,7 @@ def read_stored(text: str) -> Reading:
     """
     try:
         data = json.loads(text)
+        text.encode()
     except (ValueError, RecursionError):
         raise Problem("invalid-product", "The release is no JSON.", (Where("not a JSON document"),)) from None
     reading = _accepted(document.from_json(data, "release"), _no_files)
