@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from spectrum.core.product.interpolation import interpolate
+from spectrum.core.product.interpolation import literal
 from spectrum.core.product.report import Json, plain_text, shown
 
 Value = str | int | float | bool
@@ -77,9 +77,9 @@ class Parameter:
         return cls(
             name=name,
             type=ParameterType(data["type"]),
-            default=_unescaped(data.get("default")),
-            pattern=_unescaped(data.get("pattern", "")) or "",
-            enum=tuple(_unescaped(value) for value in data.get("enum", ())),
+            default=literal(data.get("default")),
+            pattern=literal(data.get("pattern", "")) or "",
+            enum=tuple(literal(value) for value in data.get("enum", ())),
             generate=Generation(name, generate["length"], alphabet) if generate else None,
             **known,
         )
@@ -149,10 +149,6 @@ class Parameter:
 
     def _found(self, value: object) -> str:
         return "" if self.secret else f", found {shown(value)}"
-
-
-def _unescaped(value: Json) -> Json:
-    return interpolate(value, lambda _: None) if isinstance(value, str) else value
 
 
 @dataclass(slots=True)

@@ -45,6 +45,7 @@ class Report:
         if self.errors:
             ordered = sorted(self.errors, key=lambda where: (where.file, where.line or 0))
             count = "one mistake" if len(ordered) == 1 else f"{len(ordered)} mistakes"
+            count += " or more" if len(ordered) == MAX_ERRORS else ""
             raise Problem("invalid-product", f"{what} has {count}.", tuple(ordered))
 
 
