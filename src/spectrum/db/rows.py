@@ -197,7 +197,7 @@ def lease_of(row: Row) -> Lease:
     )
 
 
-# ---- writing: columns in the order in which the named query takes them. A list goes as text: an array of arrays would be flattened.
+# ---- writing: columns in the order in which the named query takes them. A list goes as text: arrays of arrays are flattened.
 
 
 def _as_json(failure: Failure | None) -> Mapping[str, Any] | None:
