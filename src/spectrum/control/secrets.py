@@ -36,7 +36,7 @@ class CellKeys:
     signer: Signer = field(repr=False)
 
     @property
-    def fingerprint(self) -> str:
+    def signing_key_id(self) -> str:
         """The id of the cell's signing key, which every join token carries."""
         return self.signer.key_id
 

@@ -38,6 +38,7 @@ _MEMBER = re.compile(r"([a-z*][a-z0-9_.*-]{0,63})=(\([^()]*\))((?:;[a-z]+=(?:[0-
 _PARAMETER = re.compile(r";([a-z]+)=(?:([0-9]{1,15})|\"([!#-\[\]-~]{1,128})\")")
 _SIGNATURE = re.compile(r"([a-z*][a-z0-9_.*-]{0,63})=(:[A-Za-z0-9+/]{86}==:)")
 _DIGEST = re.compile(r"(sha-256|sha-512)=:([A-Za-z0-9+/]+={0,2}):")
+_KEY_ID = re.compile(r"[0-9a-f]{64}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,15}")
 
 
@@ -60,7 +61,7 @@ class Signer:
 
     @classmethod
     def of(cls, key: Ed25519PrivateKey) -> Signer:
-        return cls(key, fingerprint(key.public_key().public_bytes_raw()))
+        return cls(key, key_id(key.public_key().public_bytes_raw()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +84,16 @@ class CallSignature:
     member: str
 
 
-def fingerprint(public_key: bytes) -> str:
-    """The key id of a raw Ed25519 public key: the SHA-256 of its 32 bytes in hex."""
-    return hashlib.sha256(public_key).hexdigest()
+def key_id(public_key: bytes) -> str:
+    """The id of a raw Ed25519 public key: its 32 bytes in hex, so that whoever knows the id can verify."""
+    return public_key.hex()
+
+
+def public_key(identifier: str) -> Ed25519PublicKey:
+    """The key behind a key id. Raises ValueError where the text is not one."""
+    if _KEY_ID.fullmatch(identifier) is None:
+        raise ValueError("a key id is 64 lower-case hexadecimal digits")
+    return Ed25519PublicKey.from_public_bytes(bytes.fromhex(identifier))
 
 
 def fold(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -197,7 +205,7 @@ def verify_answer(
     if components != f"({_answer_components(answered)})":
         raise _invalid("the answer is not signed for this call")
     _expect_parameters(parameters, _ANSWER_PARAMETERS, TAG_CELL, None)
-    if parameters["keyid"] != fingerprint(key.public_bytes_raw()):
+    if parameters["keyid"] != key_id(key.public_bytes_raw()):
         raise _invalid(f"the answer is signed with key {parameters['keyid']}, which is not the cell's key")
     signature = _read_signature(headers, label, None)
     digest = headers.get("content-digest", "")

@@ -25,7 +25,7 @@ def test_a_missing_cell_key_file_is_made_for_its_owner_alone(tmp_path: Path) -> 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [entry.name for entry in path.parent.iterdir()] == ["master.key"]
     again = cell_secrets.load_or_create(path, os.urandom)
-    assert again.fingerprint == keys.fingerprint
+    assert again.signing_key_id == keys.signing_key_id
     sealed = keys.keyring.seal(b"x", PLACE, os.urandom(ENTROPY_BYTES))
     assert again.keyring.open(sealed, PLACE) == b"x"
 
@@ -59,7 +59,7 @@ def test_copies_that_start_together_end_with_the_same_keys(tmp_path: Path) -> No
     path = tmp_path / "key"
     code = (
         "import os, sys, pathlib; from spectrum.control.secrets import load_or_create; "
-        "print(load_or_create(pathlib.Path(sys.argv[1]), os.urandom).fingerprint)"
+        "print(load_or_create(pathlib.Path(sys.argv[1]), os.urandom).signing_key_id)"
     )
 
     def start(_: int) -> str:

@@ -17,6 +17,8 @@ from spectrum.core.signing import (
     Signer,
     content_digest,
     fold,
+    key_id,
+    public_key,
     read_call,
     sign_call,
     signature_base,
@@ -184,3 +186,11 @@ def test_a_call_that_can_not_be_signed_says_why() -> None:
 def test_the_digest_is_the_one_of_rfc_9530() -> None:
     assert content_digest(b'{"hello": "world"}') == "sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:"
     assert content_digest(b"") == "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:"
+
+
+def test_a_key_id_is_the_key() -> None:
+    raw = KEY.public_key().public_bytes_raw()
+    assert public_key(key_id(raw)).public_bytes_raw() == raw
+    for nonsense in ("", "zz" * 32, raw.hex().upper(), raw.hex()[:-2]):
+        with pytest.raises(ValueError, match="64 lower-case"):
+            public_key(nonsense)
