@@ -1,4 +1,4 @@
-"""The resources as the API takes and shows them: the fields of INTERFACES §2, and the source of the OpenAPI document."""
+"""The resources as the API takes and shows them: the fields of INTERFACES §2."""
 
 from __future__ import annotations
 
