@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from spectrum.core.access import (
     ACROSS,
     GRANTS,
-    PLATFORM,
     PLATFORM_ONLY,
     SHARED,
     TOKEN_ENTROPY,
@@ -24,7 +23,7 @@ from spectrum.core.access import (
     require,
 )
 from spectrum.core.errors import Problem
-from spectrum.core.ids import OrganizationId
+from spectrum.core.ids import PLATFORM, OrganizationId
 
 OURS = OrganizationId("org_00000000-0000-7000-8000-000000000001")
 THEIRS = OrganizationId("org_00000000-0000-7000-8000-000000000002")

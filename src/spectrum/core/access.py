@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from spectrum.core.errors import Problem, Where
-from spectrum.core.ids import OrganizationId
+from spectrum.core.ids import PLATFORM, OrganizationId
 
-PLATFORM = OrganizationId("org_00000000-0000-7000-8000-000000000000")
 TOKEN_ENTROPY = 38  # random bytes: six for the key id, thirty-two for the secret
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
