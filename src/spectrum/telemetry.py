@@ -10,15 +10,16 @@ import contextlib
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any, TextIO
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from spectrum.ports import Clock
 from spectrum.settings import LogFormat
 
 BLOT = "[secret]"
@@ -91,7 +92,7 @@ def bound(**ids: str | None) -> Iterator[None]:
 
 def configure_logs(
     log_format: LogFormat,
-    clock: Callable[[], datetime],
+    clock: Clock,
     stream: TextIO | None = None,
     level: int = logging.INFO,
 ) -> None:
@@ -142,9 +143,9 @@ def _rendering(log_format: LogFormat) -> list[Processor]:
     return [structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0)]
 
 
-def _stamp(clock: Callable[[], datetime]) -> Processor:
+def _stamp(clock: Clock) -> Processor:
     def stamp(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        event["timestamp"] = clock().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        event["timestamp"] = clock.now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return event
 
     return stamp

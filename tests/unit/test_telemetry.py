@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import generate_latest
 
+from spectrum.ports import SystemClock
 from spectrum.settings import LogFormat
 from spectrum.telemetry import BLOT, Metrics, Trace, bound, configure_logs, new_trace, parse_traceparent, redact
 
@@ -22,12 +23,17 @@ NOW = datetime(2026, 11, 23, 12, 0, 0, 123_456, tzinfo=UTC)
 TOKEN = "spk_0123456789abcdef_AbCdEfGhIjKlMnOpQrStUvWxYz"
 
 
+class Frozen(SystemClock):
+    def now(self) -> datetime:
+        return NOW
+
+
 @pytest.fixture
 def output() -> Iterator[io.StringIO]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     stream = io.StringIO()
-    configure_logs(LogFormat.JSON, lambda: NOW, stream)
+    configure_logs(LogFormat.JSON, Frozen(), stream)
     yield stream
     root.handlers[:], root.level = handlers, level
     structlog.reset_defaults()
@@ -76,7 +82,7 @@ def test_secrets_are_blotted_out_of_lines_and_tracebacks(output: io.StringIO) ->
 
 def test_the_console_format_is_for_people(output: io.StringIO) -> None:
     stream = io.StringIO()
-    configure_logs(LogFormat.CONSOLE, lambda: NOW, stream)
+    configure_logs(LogFormat.CONSOLE, Frozen(), stream)
     structlog.get_logger("spectrum.test").info("hello", job_id="job_1")
     assert "hello" in stream.getvalue()
     assert "job_id=job_1" in stream.getvalue()

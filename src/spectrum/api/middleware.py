@@ -46,7 +46,7 @@ class Edge:
             await self._serve(scope, receive, send, request_id, trace)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, request_id: str, trace: Trace) -> None:
-        began = self._services.clock()
+        began = self._services.clock.monotonic()
         status = 0
 
         async def send_marked(message: Message) -> None:
@@ -64,7 +64,7 @@ class Edge:
                 raise  # the answer has begun: cutting it off is the only way left to say that it is not whole
             await problems.response_to(Request(scope), problem)(scope, receive, send_marked)
         finally:
-            self._measure(scope, status, (self._services.clock() - began).total_seconds())
+            self._measure(scope, status, self._services.clock.monotonic() - began)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve with a limited body. One that is too large is answered here, since any layer may be reading it."""
@@ -102,12 +102,13 @@ class Edge:
         """The caller's request id where it is harmless, else a new one; the caller's trace with a span of our own."""
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if _GIVEN_ID.fullmatch(given) else ids.make("req", self._services.clock(), self._entropy(10))
+        request_id = given if _GIVEN_ID.fullmatch(given) else self._new_id()
         parent = parse_traceparent(headers.get(b"traceparent", b"").decode("latin-1"))
-        return request_id, parent.child(self._entropy(8)) if parent else new_trace(self._entropy(24))
+        entropy = self._services.entropy.token(24)
+        return request_id, parent.child(entropy) if parent else new_trace(entropy)
 
-    def _entropy(self, count: int) -> bytes:
-        return self._services.entropy(count)
+    def _new_id(self) -> str:
+        return ids.make("req", self._services.clock.now(), self._services.entropy.token(10))
 
     def _measure(self, scope: MutableMapping[str, Any], status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "(none)")

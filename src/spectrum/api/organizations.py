@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from spectrum.api.deps import Caller, Change, Has, Paging, listing, shown
 from spectrum.api.models import NewOrganization, Organization, Page
-from spectrum.api.routing import Route, answer, operation
+from spectrum.api.routing import Route, operation, reply
 from spectrum.core.access import Action
 
 router = APIRouter(prefix="/v1/organizations", tags=["organizations"], route_class=Route)
@@ -30,4 +30,4 @@ async def show_organization(organization: str, caller: Caller, services: Has) ->
 @operation(Action.ORGANIZATIONS_CREATE, "not-allowed-now")
 async def create_organization(body: NewOrganization, change: Change, services: Has) -> Response:
     """Make an organization. It takes a token of the platform."""
-    return answer(await services.identity.create_organization(change, body.name))
+    return reply(await services.identity.create_organization(change, body.name))

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from spectrum.api.deps import Caller, Change, DryRun, Has, Paging, listing, shown
 from spectrum.api.models import Page, Product, Publication, Release
-from spectrum.api.routing import Route, answer, operation
+from spectrum.api.routing import Route, operation, reply
 from spectrum.core.access import Action
 
 router = APIRouter(prefix="/v1/products", tags=["products"], route_class=Route)
@@ -48,4 +48,4 @@ async def publish_release(
     """Publish a release. The same text again is the same release; a version is never published twice with another."""
     if dry_run:
         return shown(await services.products.validate(product, body.file, body.files))
-    return answer(await services.products.publish(change, product, body.file, body.files))
+    return reply(await services.products.publish(change, product, body.file, body.files))

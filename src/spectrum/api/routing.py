@@ -7,7 +7,7 @@ A handler is declared with the action that it performs and the problems that it 
     @router.post("", status_code=201, response_model=Thing)
     @operation(Action.THINGS_WRITE, "not-allowed-now")
     async def create(body: NewThing, change: Change, services: Has) -> Response:
-        return answer(await services.things.create(change, body.name))
+        return reply(await services.things.create(change, body.name))
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse
 
 from spectrum.api import problems, strict_json
 from spectrum.api.services import Services
-from spectrum.control.commands import Answer, Mutation
+from spectrum.control.commands import Mutation, Reply
 from spectrum.core.access import Action, Principal, require
 from spectrum.core.errors import Problem, Where
 
@@ -94,7 +94,7 @@ class Route(APIRoute):
             if _changes({request.method}):
                 strict.state.mutation = await _mutation(strict, principal)
                 if stored := await services.idempotency.find(strict.state.mutation):
-                    return answer(stored)
+                    return reply(stored)
                 await _check_media_type(strict)
             _refuse_unknown(strict, known)
             return await handle(strict)
@@ -102,7 +102,7 @@ class Route(APIRoute):
         return run
 
 
-def answer(given: Answer) -> Response:
+def reply(given: Reply) -> Response:
     """The HTTP form of an answer to a mutation."""
     headers = {"Location": given.location} if given.location else {}
     if given.repeated:
@@ -138,7 +138,7 @@ async def _mutation(request: Request, principal: Principal) -> Mutation:
         method=request.method,
         path=request.url.path,
         key=_idempotency_key(request),
-        request_hash=strict_json.digest(await request.body()),
+        request_digest=strict_json.digest(await request.body()),
         request_id=request.state.request_id,
         traceparent=request.state.traceparent,
     )

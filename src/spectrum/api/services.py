@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from spectrum.control.commands import Answer, Listing, Mutation, Page
+from spectrum.control.commands import Listing, Mutation, Page, Reply
 from spectrum.core.access import Principal
+from spectrum.ports import Clock, Entropy
 from spectrum.telemetry import Metrics
 
 
@@ -26,7 +27,7 @@ class Identity(Protocol):
 
     async def organizations(self, principal: Principal, page: Page) -> Listing[Any]: ...
     async def organization(self, principal: Principal, name_or_id: str) -> View: ...
-    async def create_organization(self, mutation: Mutation, name: str) -> Answer: ...
+    async def create_organization(self, mutation: Mutation, name: str) -> Reply: ...
     async def tokens(self, principal: Principal, page: Page) -> Listing[Any]: ...
     async def create_token(
         self,
@@ -35,14 +36,14 @@ class Identity(Protocol):
         scopes: tuple[str, ...],
         expires_at: datetime | None,
         organization: str | None,
-    ) -> Answer: ...
-    async def revoke_token(self, mutation: Mutation, token_id: str) -> Answer: ...
+    ) -> Reply: ...
+    async def revoke_token(self, mutation: Mutation, token_id: str) -> Reply: ...
 
 
 class Idempotency(Protocol):
     """What was answered before under a key."""
 
-    async def find(self, mutation: Mutation) -> Answer | None:
+    async def find(self, mutation: Mutation) -> Reply | None:
         """The stored answer to this very mutation, or None. Raises Problem `idempotency-key-reused`."""
 
 
@@ -56,7 +57,7 @@ class Products(Protocol):
     async def validate(self, name: str, file: str, files: Mapping[str, str]) -> View:
         """What publishing would make. Raises Problem `invalid-product` with every mistake."""
 
-    async def publish(self, mutation: Mutation, name: str, file: str, files: Mapping[str, str]) -> Answer: ...
+    async def publish(self, mutation: Mutation, name: str, file: str, files: Mapping[str, str]) -> Reply: ...
 
 
 class Targets(Protocol):
@@ -64,8 +65,8 @@ class Targets(Protocol):
 
     async def targets(self, principal: Principal, page: Page) -> Listing[Any]: ...
     async def target(self, principal: Principal, name_or_id: str) -> View: ...
-    async def add_target(self, mutation: Mutation, name: str, url: str, pool: str | None) -> Answer: ...
-    async def remove_target(self, mutation: Mutation, name_or_id: str, gone: bool) -> Answer: ...
+    async def add_target(self, mutation: Mutation, name: str, url: str, pool: str | None) -> Reply: ...
+    async def remove_target(self, mutation: Mutation, name_or_id: str, gone: bool) -> Reply: ...
 
 
 class Workers(Protocol):
@@ -73,9 +74,9 @@ class Workers(Protocol):
 
     async def workers(self, principal: Principal, page: Page) -> Listing[Any]: ...
     async def worker(self, principal: Principal, worker_id: str) -> View: ...
-    async def create_join_token(self, mutation: Mutation, target: str | None, pool: str | None) -> Answer: ...
-    async def drain_worker(self, mutation: Mutation, worker_id: str) -> Answer: ...
-    async def revoke_worker(self, mutation: Mutation, worker_id: str) -> Answer: ...
+    async def create_join_token(self, mutation: Mutation, target: str | None, pool: str | None) -> Reply: ...
+    async def drain_worker(self, mutation: Mutation, worker_id: str) -> Reply: ...
+    async def revoke_worker(self, mutation: Mutation, worker_id: str) -> Reply: ...
 
 
 class Log(Protocol):
@@ -104,5 +105,5 @@ class Services:
     log: Log
     readiness: Readiness
     metrics: Metrics
-    clock: Callable[[], datetime]
-    entropy: Callable[[int], bytes]
+    clock: Clock
+    entropy: Entropy

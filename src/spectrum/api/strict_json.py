@@ -31,11 +31,11 @@ def parse(body: bytes) -> Any:
     return value
 
 
-def digest(body: bytes) -> bytes:
+def digest(body: bytes) -> str:
     """SHA-256 of what a body means: the same for the same JSON in another order or layout."""
     with contextlib.suppress(ValueError, RecursionError):
         body = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":")).encode()
-    return hashlib.sha256(body).digest()
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

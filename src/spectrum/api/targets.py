@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response
 
 from spectrum.api.deps import Caller, Change, Has, Paging, listing, shown
 from spectrum.api.models import NewTarget, Page, Target
-from spectrum.api.routing import Route, answer, operation
+from spectrum.api.routing import Route, operation, reply
 from spectrum.core.access import Action
 
 router = APIRouter(prefix="/v1/targets", tags=["targets"], route_class=Route)
@@ -32,7 +32,7 @@ async def show_target(target: str, caller: Caller, services: Has) -> Response:
 @operation(Action.TARGETS_WRITE, "not-allowed-now")
 async def add_target(body: NewTarget, change: Change, services: Has) -> Response:
     """Add a target. Its pool is made if there is none of the name."""
-    return answer(await services.targets.add_target(change, body.name, body.url, body.pool))
+    return reply(await services.targets.add_target(change, body.name, body.url, body.pool))
 
 
 @router.delete("/{target}", status_code=204, response_class=Response)
@@ -44,4 +44,4 @@ async def remove_target(
     gone: Annotated[bool, Query(description="It is lost, with everything that was on it.")] = False,
 ) -> Response:
     """Remove a target on which no instance is left."""
-    return answer(await services.targets.remove_target(change, target, gone))
+    return reply(await services.targets.remove_target(change, target, gone))

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from spectrum.api.deps import Caller, Change, Has, Paging, listing
 from spectrum.api.models import NewToken, Page, Token
-from spectrum.api.routing import Route, answer, operation
+from spectrum.api.routing import Route, operation, reply
 from spectrum.core.access import Action
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"], route_class=Route)
@@ -23,7 +23,7 @@ async def list_tokens(caller: Caller, page: Paging, services: Has) -> Response:
 @operation(Action.TOKENS_WRITE, "not-found", "not-allowed-now")
 async def create_token(body: NewToken, change: Change, services: Has) -> Response:
     """Make a token. The answer holds it, once; a token grants no more than its maker has."""
-    return answer(
+    return reply(
         await services.identity.create_token(change, body.name, body.scopes, body.expires_at, body.organization)
     )
 
@@ -32,4 +32,4 @@ async def create_token(body: NewToken, change: Change, services: Has) -> Respons
 @operation(Action.TOKENS_WRITE)
 async def revoke_token(token_id: str, change: Change, services: Has) -> Response:
     """Revoke a token, from now on and for good."""
-    return answer(await services.identity.revoke_token(change, token_id))
+    return reply(await services.identity.revoke_token(change, token_id))

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from spectrum.api.deps import Caller, Change, Has, Paging, listing, shown
 from spectrum.api.models import JoinToken, NewJoinToken, Page, Worker
-from spectrum.api.routing import Route, answer, operation
+from spectrum.api.routing import Route, operation, reply
 from spectrum.core.access import Action
 
 router = APIRouter(prefix="/v1/workers", tags=["workers"], route_class=Route)
@@ -23,7 +23,7 @@ async def list_workers(caller: Caller, page: Paging, services: Has) -> Response:
 @operation(Action.WORKERS_WRITE, "not-found")
 async def create_join_token(body: NewJoinToken, change: Change, services: Has) -> Response:
     """A token with which one worker may join the pool of a target within 15 minutes. The answer holds it, once."""
-    return answer(await services.workers.create_join_token(change, body.target, body.pool))
+    return reply(await services.workers.create_join_token(change, body.target, body.pool))
 
 
 @router.get("/{worker_id}", response_model=Worker)
@@ -37,11 +37,11 @@ async def show_worker(worker_id: str, caller: Caller, services: Has) -> Response
 @operation(Action.WORKERS_WRITE)
 async def drain_worker(worker_id: str, change: Change, services: Has) -> Response:
     """Let a worker finish what it holds and take nothing new."""
-    return answer(await services.workers.drain_worker(change, worker_id))
+    return reply(await services.workers.drain_worker(change, worker_id))
 
 
 @router.post("/{worker_id}:revoke", response_model=Worker)
 @operation(Action.WORKERS_WRITE)
 async def revoke_worker(worker_id: str, change: Change, services: Has) -> Response:
     """Refuse every further call of a worker. Its jobs are taken up by others."""
-    return answer(await services.workers.revoke_worker(change, worker_id))
+    return reply(await services.workers.revoke_worker(change, worker_id))

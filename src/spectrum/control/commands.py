@@ -19,13 +19,13 @@ class Mutation:
     method: str
     path: str
     key: str
-    request_hash: bytes  # SHA-256 of the canonical body
+    request_digest: str  # of the canonical body
     request_id: str
     traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """What a mutation answers, again and again for the same key. One with a secret is stored as ciphertext."""
 
     status: int

@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from spectrum.core.sealing import KEY_BYTES, Context, Keyring
 from spectrum.core.signing import Signer
 from spectrum.keyfile import KeyFileError, create_once, read_private
-
-Entropy = Callable[[int], bytes]
+from spectrum.ports import Entropy
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +61,12 @@ _SUITE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM
 
 
 def _fresh(entropy: Entropy) -> str:
-    key_id = f"mk_{entropy(8).hex()}"
+    key_id = f"mk_{entropy.token(8).hex()}"
     document = {
         "format": 1,
         "active": key_id,
-        "master": {key_id: base64.b64encode(entropy(KEY_BYTES)).decode()},
-        "cell": base64.b64encode(entropy(KEY_BYTES)).decode(),
+        "master": {key_id: base64.b64encode(entropy.token(KEY_BYTES)).decode()},
+        "cell": base64.b64encode(entropy.token(KEY_BYTES)).decode(),
     }
     return json.dumps(document, indent=1) + "\n"
 

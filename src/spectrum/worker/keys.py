@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from spectrum.core.sealing import Context, SealError
 from spectrum.core.signing import Signer
 from spectrum.keyfile import KeyFileError, create_once, read_private
+from spectrum.ports import Entropy
 
-Entropy = Callable[[int], bytes]
 _SUITE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
 
 
@@ -70,5 +69,5 @@ def _parse(document: dict[str, str]) -> WorkerKeys:
 
 
 def _fresh(entropy: Entropy) -> str:
-    keys = {name: base64.b64encode(entropy(32)).decode() for name in ("sign", "seal")}
+    keys = {name: base64.b64encode(entropy.token(32)).decode() for name in ("sign", "seal")}
     return json.dumps({"format": 1, **keys}) + "\n"
