@@ -20,7 +20,7 @@ from spectrum.core.errors import SpectrumError
 from spectrum.db.migrations import migrate
 from spectrum.db.pools import SET_SCOPE, Connection, Role
 from spectrum.db.sql import query
-from spectrum.db.upkeep import make_partitions
+from spectrum.db.upkeep import AHEAD_DAYS, make_partitions
 
 OLDEST_VERSION = 15
 _LOCK = "select pg_advisory_lock(hashtext('spectrum.bootstrap'))"
@@ -76,8 +76,11 @@ async def bootstrap(
     *,
     new_epoch: bool = False,
     signing_key: SigningKey | None = None,
+    ahead_days: int = AHEAD_DAYS,
 ) -> Cell:
     """Make or complete everything. `admin_url` names a role that may create roles and databases, and any database it may enter.
+
+    `new_epoch` raises the epoch whatever was found. Partitions are made `ahead_days` ahead.
 
     Raises `BootstrapError`, and asyncpg's errors where PostgreSQL does not answer.
     """
@@ -89,15 +92,15 @@ async def bootstrap(
         await make_database(admin, database)
         await migrate(urls[Role.OWNER])
         async with _connected(urls[Role.SYSTEM]) as system:
-            await make_partitions(system)
+            await make_partitions(system, ahead_days)
         async with _connected(urls[Role.OWNER]) as owner:
             return await settle_epoch(owner, new_epoch=new_epoch, signing_key=signing_key)
 
 
 async def make_database(admin: Connection, database: str, template: str = "template0") -> None:
-    """A database of `spectrum_owner`'s that only our roles may enter. A template's text order is kept."""
+    """A database of `spectrum_owner`'s that only our roles may enter: empty and in the C text order, or a copy of `template`."""
     if not await admin.fetchval("select count(*) from pg_database where datname = $1", database):
-        options = " ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'" if template == "template0" else ""
+        options = " ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'" if template == "template0" else " STRATEGY file_copy"
         owner = quoted(Role.OWNER)
         await admin.execute(f"CREATE DATABASE {quoted(database)} OWNER {owner} TEMPLATE {quoted(template)}{options}")
     everybody = ", ".join(quoted(role) for role in Role)

@@ -106,7 +106,7 @@ CREATE TABLE idempotency_keys (
     method text COLLATE "C" NOT NULL,
     path text COLLATE "C" NOT NULL,
     key text COLLATE "C" NOT NULL CHECK (length(key) BETWEEN 1 AND 255),
-    request_hash bytea NOT NULL CHECK (octet_length(request_hash) = 32),
+    request_digest text NOT NULL,
     command_id text,
     status smallint NOT NULL,
     location text,
@@ -189,16 +189,18 @@ CREATE TABLE leases (
     worker_id text COLLATE "C" NOT NULL REFERENCES workers,
     pool_id text COLLATE "C" NOT NULL REFERENCES pools,
     incarnation bigint NOT NULL CHECK (incarnation > 0),
+    boot text NOT NULL,
     started_at timestamptz NOT NULL,
     renewed_at timestamptz NOT NULL,
     ended_at timestamptz,
     end_reason text,
     heartbeat_number bigint NOT NULL DEFAULT 0,
     claim_number bigint NOT NULL DEFAULT 0,
-    claim_answer jsonb,
+    claim_answer jsonb NOT NULL DEFAULT '[]',
     call_highest bigint NOT NULL DEFAULT 0,
     call_window bytea NOT NULL DEFAULT decode(repeat('00', 128), 'hex') CHECK (octet_length(call_window) = 128),
     UNIQUE (worker_id, incarnation),
+    UNIQUE (worker_id, boot),
     CHECK ((ended_at IS NULL) = (end_reason IS NULL))
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
 CREATE UNIQUE INDEX leases_living ON leases (worker_id) WHERE ended_at IS NULL;
@@ -282,7 +284,7 @@ CREATE TABLE instances (
     target_id text COLLATE "C" NOT NULL REFERENCES targets,
     pool_id text COLLATE "C" NOT NULL REFERENCES pools,
     labels jsonb NOT NULL DEFAULT '{}',
-    desired_state text NOT NULL CONSTRAINT instances_desired_state CHECK (desired_state IN ('running', 'stopped', 'suspended', 'deleted', 'purged')),
+    desired_state text NOT NULL CONSTRAINT instances_desired_state CHECK (desired_state IN ('running', 'stopped')),
     lifecycle text NOT NULL
         CONSTRAINT instances_lifecycle CHECK (lifecycle IN ('creating', 'running', 'stopped', 'suspended', 'deleted', 'purged', 'failed')),
     hold text NOT NULL DEFAULT 'none' CONSTRAINT instances_hold CHECK (hold IN ('none', 'quarantined', 'frozen')),
@@ -295,7 +297,7 @@ CREATE TABLE instances (
     health_streak integer NOT NULL DEFAULT 0,
     generation bigint NOT NULL CHECK (generation > 0),
     accepted_generation bigint NOT NULL DEFAULT 0 CHECK (accepted_generation BETWEEN 0 AND generation),
-    rejected_generation bigint,
+    rejected_generation bigint NOT NULL DEFAULT 0,
     requested jsonb NOT NULL,
     accepted jsonb,
     counter bigint NOT NULL CHECK (counter BETWEEN 0 AND 9007199254740991),
@@ -303,6 +305,7 @@ CREATE TABLE instances (
     event_sequence bigint NOT NULL DEFAULT 0,
     active_job_id text COLLATE "C",
     version bigint NOT NULL DEFAULT 1,
+    slot_numbers jsonb NOT NULL DEFAULT '{}',
     facts jsonb NOT NULL DEFAULT '{}',
     outputs jsonb NOT NULL DEFAULT '{}',
     services jsonb NOT NULL DEFAULT '[]',
@@ -315,7 +318,6 @@ CREATE TABLE instances (
     purged_at timestamptz,
     UNIQUE (id, organization_id),
     FOREIGN KEY (release_id, organization_id) REFERENCES releases (id, organization_id),
-    CONSTRAINT instances_hold_is_told CHECK ((hold = 'none') = (hold_since IS NULL)),
     CONSTRAINT instances_frozen_has_an_end CHECK (hold <> 'frozen' OR hold_until IS NOT NULL),
     CONSTRAINT instances_deleted_has_its_time CHECK (lifecycle <> 'deleted' OR (deleted_at IS NOT NULL AND purge_at IS NOT NULL)),
     CONSTRAINT instances_purged_has_its_time CHECK ((lifecycle = 'purged') = (purged_at IS NOT NULL)),
@@ -342,7 +344,8 @@ CREATE TABLE placements (
 ) WITH (fillfactor = 80);
 CREATE INDEX placements_target ON placements (target_id);
 
--- What is wanted of every slot, and what was proven. One key per slot is wanted present at most (P2); old ones stay until proven absent.
+-- What is wanted of every slot, and whether that is proven. One key per slot is wanted present at most (P2); old ones stay until
+-- they are proven absent, and `replaced` ones until purge: a late call may still make them.
 CREATE TABLE effects (
     placement_id text COLLATE "C" NOT NULL,
     slot text COLLATE "C" NOT NULL,
@@ -350,11 +353,10 @@ CREATE TABLE effects (
     organization_id text COLLATE "C" NOT NULL,
     instance_id text COLLATE "C" NOT NULL,
     wanted text COLLATE "C" NOT NULL CONSTRAINT effects_wanted CHECK (wanted IN ('present', 'absent')),
-    proven text COLLATE "C" NOT NULL DEFAULT 'unknown' CONSTRAINT effects_proven CHECK (proven IN ('present', 'absent', 'unknown')),
-    proven_at timestamptz,
-    spec jsonb NOT NULL DEFAULT '{}',
+    proven boolean NOT NULL,
+    replaced boolean NOT NULL DEFAULT false,
     spec_digest text,
-    generation bigint NOT NULL,
+    generation bigint,
     fence bigint NOT NULL CHECK (fence BETWEEN 0 AND 9007199254740991),
     token bigint NOT NULL CHECK (token BETWEEN 0 AND 9007199254740991),
     created_at timestamptz NOT NULL,
@@ -392,49 +394,48 @@ CREATE TABLE jobs (
     target_id text COLLATE "C" REFERENCES targets,
     parent_id text COLLATE "C",
     number bigint NOT NULL CHECK (number > 0),
+    front boolean NOT NULL DEFAULT false,
     operation text COLLATE "C" NOT NULL,
     operation_version integer NOT NULL,
-    protocol_version integer NOT NULL,
+    protocol_version integer NOT NULL DEFAULT 1,
     pool_id text COLLATE "C" NOT NULL REFERENCES pools,
     parameters jsonb NOT NULL DEFAULT '{}',
-    generation bigint,
+    spec jsonb,
+    generation bigint NOT NULL,
+    actor text NOT NULL,
+    command_id text NOT NULL,
+    traceparent text,
     state text COLLATE "C" NOT NULL CONSTRAINT jobs_state
         CHECK (state IN ('waiting', 'ready', 'running', 'cancelling', 'unwinding', 'succeeded', 'failed', 'cancelled')),
-    outcome_reason text,
     version bigint NOT NULL DEFAULT 1,
     fence bigint NOT NULL DEFAULT 0 CHECK (fence BETWEEN 0 AND 9007199254740991),
     lease_id text COLLATE "C" REFERENCES leases,
     worker_id text COLLATE "C" REFERENCES workers,
     incarnation bigint,
     claim_number bigint,
-    alone boolean NOT NULL DEFAULT false,
     not_before timestamptz,
     rescues integer NOT NULL DEFAULT 0,
-    report_fence bigint,
-    report_number bigint,
-    report_answer jsonb,
-    plan_hash text,
-    baseline jsonb,
-    irreversible boolean NOT NULL DEFAULT false,
-    error jsonb,
+    alone boolean NOT NULL DEFAULT false,
+    report_fence bigint NOT NULL DEFAULT 0,
+    report_number bigint NOT NULL DEFAULT 0,
+    report_answer jsonb NOT NULL DEFAULT '{}',
+    reason text COLLATE "C",
+    failure jsonb,
     residue jsonb NOT NULL DEFAULT '[]',
+    baseline jsonb NOT NULL DEFAULT '{}',
+    plan_hash text NOT NULL DEFAULT '',
     progress_done integer NOT NULL DEFAULT 0,
     progress_total integer NOT NULL DEFAULT 0,
-    deadline timestamptz,
+    deadline timestamptz NOT NULL,
+    unwind_seconds double precision NOT NULL DEFAULT 3600,
     unwind_deadline timestamptz,
-    paused_since timestamptz,
-    paused_total interval NOT NULL DEFAULT '0',
+    lost_before interval NOT NULL DEFAULT '0',
     waiting_for text COLLATE "C" CONSTRAINT jobs_waiting_for CHECK (waiting_for IN
         ('lease', 'queue', 'retry', 'breaker', 'brake', 'limit', 'worker', 'soak', 'window', 'approval', 'child')),
     waiting_holder text,
-    waiting_position integer,
     waiting_since timestamptz,
     waiting_until timestamptz,
     waiting_unblock text,
-    cancel_requested_at timestamptz,
-    actor text NOT NULL,
-    command_id text NOT NULL,
-    traceparent text,
     created_at timestamptz NOT NULL,
     started_at timestamptz,
     finished_at timestamptz,
@@ -443,27 +444,25 @@ CREATE TABLE jobs (
     FOREIGN KEY (instance_id, organization_id) REFERENCES instances (id, organization_id),
     FOREIGN KEY (parent_id, organization_id) REFERENCES jobs (id, organization_id),
     CONSTRAINT jobs_finished_has_its_time CHECK ((state IN ('succeeded', 'failed', 'cancelled')) = (finished_at IS NOT NULL)),
-    CONSTRAINT jobs_unfinished_has_a_deadline CHECK (finished_at IS NOT NULL OR deadline IS NOT NULL),
     CONSTRAINT jobs_unwinding_has_a_deadline CHECK (state <> 'unwinding' OR unwind_deadline IS NOT NULL),
     CONSTRAINT jobs_waiting_is_told CHECK (state <> 'waiting' OR waiting_for IS NOT NULL),
     CONSTRAINT jobs_waiting_is_told_in_full CHECK (
-        num_nulls(waiting_for, waiting_since, waiting_until, waiting_unblock) IN (0, 4)),
+        num_nulls(waiting_for, waiting_holder, waiting_since, waiting_until, waiting_unblock) IN (0, 5)),
+    CONSTRAINT jobs_finished_waits_for_nothing CHECK (finished_at IS NULL OR waiting_for IS NULL),
     CONSTRAINT jobs_owned_as_a_whole CHECK (num_nulls(lease_id, worker_id, incarnation, claim_number) IN (0, 4)),
     CONSTRAINT jobs_owner_fits_the_state CHECK (
-        CASE state
-            WHEN 'running' THEN lease_id IS NOT NULL
-            WHEN 'cancelling' THEN lease_id IS NOT NULL
-            WHEN 'unwinding' THEN true
+        CASE
+            WHEN state IN ('running', 'cancelling') THEN lease_id IS NOT NULL
+            WHEN state IN ('unwinding') THEN true
             ELSE lease_id IS NULL
         END),
-    CONSTRAINT jobs_reported_as_a_whole CHECK (num_nulls(report_fence, report_number, report_answer) IN (0, 3)),
-    CONSTRAINT jobs_instance_is_the_subject CHECK ((subject_type = 'instance') = (instance_id IS NOT NULL AND instance_id = subject_id)),
+    CONSTRAINT jobs_instance_is_the_subject CHECK (
+        (subject_type = 'instance') = (instance_id IS NOT NULL AND instance_id = subject_id)),
     CONSTRAINT jobs_one_active_per_subject EXCLUDE USING btree (subject_id WITH =)
         WHERE (state IN ('ready', 'running', 'cancelling', 'unwinding')) DEFERRABLE INITIALLY DEFERRED
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX jobs_candidates ON jobs (pool_id, not_before, id) WHERE lease_id IS NULL AND state IN ('ready', 'unwinding');
-CREATE INDEX jobs_deadline ON jobs (deadline) WHERE finished_at IS NULL;
-CREATE INDEX jobs_unwind_deadline ON jobs (unwind_deadline) WHERE finished_at IS NULL AND unwind_deadline IS NOT NULL;
+CREATE INDEX jobs_deadline ON jobs (coalesce(unwind_deadline, deadline)) WHERE finished_at IS NULL;
 CREATE INDEX jobs_lease ON jobs (lease_id) WHERE lease_id IS NOT NULL;
 CREATE INDEX jobs_queue ON jobs (subject_id, number) WHERE state = 'waiting';
 CREATE INDEX jobs_children ON jobs (parent_id) WHERE parent_id IS NOT NULL;
@@ -478,31 +477,37 @@ CREATE TABLE steps (
     id text COLLATE "C" PRIMARY KEY CHECK (is_id(id, 'stp')),
     organization_id text COLLATE "C" NOT NULL,
     job_id text COLLATE "C" NOT NULL,
-    number integer NOT NULL CHECK (number > 0),
+    position integer NOT NULL CHECK (position > 0),
     name text COLLATE "C" NOT NULL,
+    action text COLLATE "C" NOT NULL,
     needs text[] NOT NULL DEFAULT '{}',
+    arguments jsonb NOT NULL DEFAULT '{}',
     slot text COLLATE "C",
+    wants text COLLATE "C" NOT NULL CONSTRAINT steps_wants CHECK (wants IN ('present', 'absent', 'nothing')),
+    irreversible boolean NOT NULL DEFAULT false,
+    destructive boolean NOT NULL DEFAULT false,
+    tries_allowed integer NOT NULL,
+    attempt_seconds double precision NOT NULL,
+    step_seconds double precision NOT NULL,
     state text COLLATE "C" NOT NULL CONSTRAINT steps_state CHECK (state IN
         ('pending', 'running', 'retrying', 'unknown', 'replacing', 'done', 'failed', 'undoing', 'undone', 'skipped', 'undo_failed')),
-    version bigint NOT NULL DEFAULT 1,
+    phase text COLLATE "C" NOT NULL CONSTRAINT steps_phase CHECK (phase IN ('do', 'undo', 'replace')),
     effect_key text COLLATE "C",
-    replaces text[] NOT NULL DEFAULT '{}',
+    attempt integer NOT NULL DEFAULT 0,
+    token bigint NOT NULL DEFAULT 0 CHECK (token BETWEEN 0 AND 9007199254740991),
+    tries integer NOT NULL DEFAULT 0,
+    undo_tries integer NOT NULL DEFAULT 0,
     touched boolean NOT NULL DEFAULT false,
-    irreversible boolean NOT NULL DEFAULT false,
-    attempts integer NOT NULL DEFAULT 0,
-    retries integer NOT NULL DEFAULT 0,
-    token bigint CHECK (token BETWEEN 0 AND 9007199254740991),
-    parameters jsonb NOT NULL DEFAULT '{}',
-    output jsonb CONSTRAINT steps_output_is_small CHECK (pg_column_size(output) <= 16384),
-    error jsonb,
+    outstanding boolean NOT NULL DEFAULT false,
     retry_at timestamptz,
-    deadline timestamptz,
     attempt_deadline timestamptz,
-    started_at timestamptz,
-    finished_at timestamptz,
-    UNIQUE (job_id, number),
+    deadline timestamptz,
+    failure jsonb,
+    output jsonb NOT NULL DEFAULT '{}' CONSTRAINT steps_output_is_small CHECK (pg_column_size(output) <= 32768),
+    UNIQUE (job_id, position),
     UNIQUE (job_id, name),
     FOREIGN KEY (job_id, organization_id) REFERENCES jobs (id, organization_id),
+    CONSTRAINT steps_slot_is_wanted_for_something CHECK ((slot IS NULL) = (wants = 'nothing')),
     CONSTRAINT steps_retrying_has_its_time CHECK (state <> 'retrying' OR retry_at IS NOT NULL)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX steps_attempt_deadline ON steps (attempt_deadline) WHERE attempt_deadline IS NOT NULL;
@@ -513,23 +518,21 @@ CREATE TABLE attempts (
     step_id text COLLATE "C" NOT NULL,
     number integer NOT NULL CHECK (number > 0),
     organization_id text COLLATE "C" NOT NULL,
-    phase text COLLATE "C" NOT NULL CONSTRAINT attempts_phase CHECK (phase IN ('do', 'undo')),
+    phase text COLLATE "C" NOT NULL CONSTRAINT attempts_phase CHECK (phase IN ('do', 'undo', 'replace')),
     cause text COLLATE "C" NOT NULL CONSTRAINT attempts_cause CHECK (cause IN ('first', 'retry', 'rescue')),
     fence bigint NOT NULL CHECK (fence BETWEEN 0 AND 9007199254740991),
     token bigint CHECK (token BETWEEN 0 AND 9007199254740991),
-    effect_key text COLLATE "C",
     worker_id text COLLATE "C",
     outcome text COLLATE "C",
-    error jsonb,
-    evidence jsonb,
+    failure jsonb,
     intent_at timestamptz,
     outcome_at timestamptz,
     PRIMARY KEY (job_id, step_id, number),
-    CHECK (outcome_at IS NULL OR outcome IS NOT NULL)
+    CHECK ((outcome IS NULL) = (outcome_at IS NULL))
 ) PARTITION BY RANGE (job_id);
 CREATE TABLE attempts_default PARTITION OF attempts DEFAULT WITH (fillfactor = 80);
 CREATE TRIGGER attempts_change_once BEFORE UPDATE ON attempts FOR EACH ROW
-    WHEN (old.outcome_at IS NOT NULL) EXECUTE FUNCTION refuse_change();
+    WHEN (old.outcome IS NOT NULL) EXECUTE FUNCTION refuse_change();
 
 -- What grows: events and audit ------------------------------------------------------------------------------------------------
 
@@ -540,8 +543,7 @@ CREATE TABLE events (
     epoch bigint NOT NULL,
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     position bigint CHECK (position > 0),
-    subject_type text COLLATE "C" NOT NULL,
-    subject_id text COLLATE "C" NOT NULL,
+    subject text COLLATE "C" NOT NULL,
     sequence bigint NOT NULL CHECK (sequence > 0),
     type text COLLATE "C" NOT NULL,
     data jsonb NOT NULL,
@@ -552,7 +554,7 @@ CREATE TABLE events_default PARTITION OF events DEFAULT WITH (fillfactor = 70);
 CREATE INDEX events_unsequenced ON events (xid) WHERE position IS NULL;
 CREATE INDEX events_position ON events (position);
 CREATE INDEX events_organization ON events (organization_id, position);
-CREATE INDEX events_subject ON events (subject_id, sequence);
+CREATE INDEX events_subject ON events (subject, sequence);
 CREATE TRIGGER events_change_once BEFORE UPDATE ON events FOR EACH ROW
     WHEN (old.position IS NOT NULL) EXECUTE FUNCTION refuse_change();
 
@@ -563,9 +565,7 @@ CREATE TABLE audit (
     recorded_at timestamptz NOT NULL,
     actor text NOT NULL,
     action text COLLATE "C" NOT NULL,
-    subject_type text COLLATE "C" NOT NULL,
-    subject_id text COLLATE "C" NOT NULL,
-    job_id text COLLATE "C",
+    subject text COLLATE "C" NOT NULL,
     request_id text,
     before_digest bytea CHECK (octet_length(before_digest) = 32),
     after_digest bytea CHECK (octet_length(after_digest) = 32),
@@ -579,7 +579,7 @@ CREATE TABLE audit (
 CREATE TABLE audit_default PARTITION OF audit DEFAULT WITH (fillfactor = 70);
 CREATE INDEX audit_unsealed ON audit (organization_id, id) WHERE seal_number IS NULL;
 CREATE INDEX audit_list ON audit (organization_id, id);
-CREATE INDEX audit_subject ON audit (subject_id, id);
+CREATE INDEX audit_subject ON audit (subject, id);
 CREATE TRIGGER audit_change_once BEFORE UPDATE ON audit FOR EACH ROW
     WHEN (old.seal_number IS NOT NULL) EXECUTE FUNCTION refuse_change();
 
@@ -803,7 +803,7 @@ GRANT UPDATE (down_since, down_total, gone_at, version) ON targets TO spectrum_e
 GRANT UPDATE (used_at, used_by_key, worker_id) ON join_tokens TO spectrum_engine;
 GRANT UPDATE (event_sequence) ON releases TO spectrum_engine;
 GRANT UPDATE (ciphertext, key_id) ON secrets TO spectrum_engine;
-GRANT UPDATE (outcome, outcome_at, error, evidence) ON attempts TO spectrum_engine;
+GRANT UPDATE (outcome, outcome_at, failure) ON attempts TO spectrum_engine;
 GRANT DELETE ON placements, effects, secrets, blobs, artifacts TO spectrum_engine;
 
 -- The system finds and orders, over all organizations: ids, states, deadlines, hashes, positions; whole rows of events and audit only.
@@ -823,7 +823,7 @@ GRANT SELECT (id, organization_id, pool_id, limits, down_since, down_total, gone
 GRANT SELECT (id, organization_id, pool_id, signing_public_key, sealing_public_key, protocol_version, operations, enrolled_at, draining_at,
     revoked_at) ON workers TO spectrum_system;
 GRANT SELECT (hash, organization_id, pool_id, expires_at, used_at, used_by_key, worker_id) ON join_tokens TO spectrum_system;
-GRANT SELECT (id, organization_id, worker_id, pool_id, incarnation, started_at, renewed_at, ended_at, heartbeat_number, claim_number)
+GRANT SELECT (id, organization_id, worker_id, pool_id, incarnation, boot, started_at, renewed_at, ended_at, heartbeat_number, claim_number)
     ON leases TO spectrum_system;
 GRANT SELECT (target_id, call_kind, organization_id, state, retry_at, probe_holder, probe_until) ON breakers TO spectrum_system;
 GRANT SELECT (id, organization_id, reach, target_id, until, released_at) ON brakes TO spectrum_system;
@@ -831,14 +831,15 @@ GRANT SELECT (id, organization_id, target_id, pool_id, desired_state, lifecycle,
     generation, accepted_generation, counter, active_job_id, version, observed_at, deleted_at, purge_at, purged_at)
     ON instances TO spectrum_system;
 GRANT SELECT (id, organization_id, instance_id, target_id, role) ON placements TO spectrum_system;
-GRANT SELECT (placement_id, slot, effect_key, organization_id, instance_id, wanted, proven, proven_at, generation, fence, token)
+GRANT SELECT (placement_id, slot, effect_key, organization_id, instance_id, wanted, proven, replaced, fence, token)
     ON effects TO spectrum_system;
 GRANT SELECT (instance_id, organization_id, version, key_id) ON secrets TO spectrum_system;
 GRANT SELECT (id, organization_id, subject_type, subject_id, instance_id, target_id, parent_id, number, operation, operation_version,
     protocol_version, pool_id, generation, state, version, fence, lease_id, worker_id, incarnation, claim_number, alone, not_before,
-    rescues, deadline, unwind_deadline, paused_since, paused_total, waiting_for, waiting_since, waiting_until, created_at, started_at,
+    rescues, front, deadline, unwind_deadline, lost_before, waiting_for, waiting_since, waiting_until, created_at, started_at,
     finished_at) ON jobs TO spectrum_system;
-GRANT SELECT (id, organization_id, job_id, number, state, retry_at, deadline, attempt_deadline) ON steps TO spectrum_system;
+GRANT SELECT (id, organization_id, job_id, position, state, phase, token, touched, outstanding, retry_at, deadline, attempt_deadline)
+    ON steps TO spectrum_system;
 GRANT SELECT (job_id, step_id, number, organization_id, fence, token, worker_id, outcome, intent_at, outcome_at) ON attempts TO spectrum_system;
 GRANT SELECT (id, organization_id, instance_id, sha256, created_at, expires_at) ON blobs TO spectrum_system;
 GRANT SELECT (target_id, digest, organization_id, used_at) ON artifacts TO spectrum_system;
