@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,10 +82,19 @@ def postgres() -> PostgresServer:
 @pytest.fixture
 def database(postgres: PostgresServer) -> Iterator[Database]:
     """A fresh database with the whole schema and an adopted cell (epoch 1), gone after the test."""
-    made = postgres.database(f"test_{secrets.token_hex(6)}")
-    asyncio.run(_create(postgres, made.name, TEMPLATE))
-    yield made
-    asyncio.run(_drop(postgres, made.name))
+    with fresh_database(postgres) as made:
+        yield made
+
+
+@contextmanager
+def fresh_database(server: PostgresServer) -> Iterator[Database]:
+    """For fixtures of a wider scope: a migrated database of its own."""
+    made = server.database(f"test_{secrets.token_hex(6)}")
+    asyncio.run(_create(server, made.name, TEMPLATE))
+    try:
+        yield made
+    finally:
+        asyncio.run(_drop(server, made.name))
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@
 --   only grows is partitioned by its id.
 -- * `organization_id` is on every row that belongs to somebody, and part of every reference between such rows: foreign keys are
 --   checked past row-level security, so the key itself has to keep organizations apart (P11).
--- * Times come from the engine, which reads PostgreSQL's clock once per flush. Defaults of `now()` are only where no decision hangs on them.
+-- * Times come from the engine, which reads PostgreSQL's clock once per flush. Defaults of `now()` are only where no decision
+--   hangs on them.
 -- * No reference leads from or to a partitioned table: a partition is dropped without looking at other tables.
 
 -- Helpers ---------------------------------------------------------------------------------------------------------------------
@@ -750,7 +751,7 @@ BEGIN
                        title, platform, scoped);
     END LOOP;
 
-    EXECUTE format('CREATE POLICY own ON organizations FOR SELECT TO spectrum_api, spectrum_engine USING (id = ANY (%s))', scope);
+    EXECUTE format('CREATE POLICY own ON organizations FOR SELECT TO spectrum_owner, spectrum_api, spectrum_engine USING (id = ANY (%s))', scope);
     EXECUTE format('CREATE POLICY platform ON organizations TO spectrum_owner, spectrum_api USING (%s)', as_platform);
     EXECUTE format('CREATE POLICY own ON cell FOR SELECT TO spectrum_api, spectrum_engine USING (%s)', scoped);
     FOREACH title IN ARRAY ARRAY['cell', 'leader_terms', 'cursors'] LOOP
