@@ -313,7 +313,7 @@ class Release(Shown):
     digest: str
     plans: list[dict[str, Any]]
     parameters: dict[str, Any]
-    warnings: list[str]
+    warnings: list[ErrorPlace]
     created_at: datetime | None
 
 
@@ -392,8 +392,6 @@ class AuditRecord(Shown):
     recorded_at: datetime
     actor: str
     action: str
-    subject_type: str
-    subject_id: str
-    job_id: str | None
+    subject: str
     request_id: str | None
     evidence: dict[str, Any]
