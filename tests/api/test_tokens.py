@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-import asyncpg
 import pytest
 
 from spectrum.core.access import TOKEN_ENTROPY, make_token
@@ -63,13 +62,9 @@ async def test_a_token_is_listed_without_its_secret(api: Api) -> None:
 async def test_no_token_and_no_hash_of_one_is_readable_in_the_database(api: Api) -> None:
     acme = await api.administrator()
     made = await acme.post("/v1/tokens", {"name": "ci"})
-    admin = await asyncpg.connect(api.database.admin_url)
-    try:
-        for table in ("tokens", "idempotency_keys", "audit", "events"):
-            rows = await admin.fetch(f"SELECT t::text AS row FROM {table} t")
-            assert all(made.body["token"] not in row["row"] for row in rows)
-    finally:
-        await admin.close()
+    for table in ("tokens", "idempotency_keys", "audit", "events"):
+        rows = await api.as_admin(f"SELECT t::text AS row FROM {table} t")
+        assert all(made.body["token"] not in row["row"] for row in rows)
 
 
 async def test_a_repeated_request_gets_the_same_secret_for_an_hour_and_a_note_afterwards(api: Api) -> None:
@@ -78,11 +73,7 @@ async def test_a_repeated_request_gets_the_same_secret_for_an_hour_and_a_note_af
     again = await acme.post("/v1/tokens", {"name": "ci"}, key="k")
     assert (again.status, again.body, again.headers["location"]) == (201, first.body, first.headers["location"])
     assert again.headers["idempotency-replayed"] == "true"
-    admin = await asyncpg.connect(api.database.admin_url)
-    try:
-        await admin.execute("UPDATE idempotency_keys SET ciphertext_expires_at = now() - interval '1 second'")
-    finally:
-        await admin.close()
+    await api.as_admin("UPDATE idempotency_keys SET ciphertext_expires_at = now() - interval '1 second'")
     later = await acme.post("/v1/tokens", {"name": "ci"}, key="k")
     assert (later.status, later.body["secret_shown"]) == (201, True)
     assert "token" not in later.body
@@ -126,11 +117,7 @@ async def test_an_expired_token_is_refused(api: Api) -> None:
     acme = await api.administrator()
     ends = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     made = await acme.post("/v1/tokens", {"name": "ci", "expires_at": ends})
-    admin = await asyncpg.connect(api.database.admin_url)
-    try:
-        await admin.execute("UPDATE tokens SET expires_at = now() WHERE id = $1", made.body["id"])
-    finally:
-        await admin.close()
+    await api.as_admin("UPDATE tokens SET expires_at = now() WHERE id = $1", made.body["id"])
     refused = await api.caller(made.body["token"]).get("/v1/tokens")
     assert refused.status == 401
     assert "expired" in refused.body["detail"]
