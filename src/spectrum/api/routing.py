@@ -55,10 +55,25 @@ def operation(action: Action, *slugs: str) -> Callable[[Handler], Handler]:
 
 
 class StrictRequest(Request):
-    """A request whose JSON is read by our rules."""
+    """A request whose JSON is read by our rules, once, and before the framework asks for it.
+
+    Problems that come up inside of the framework's own reading would lose what they say.
+    """
+
+    _value: Any = None
+
+    async def read_json(self) -> None:
+        """Raises Problem `unsupported-media-type` or `malformed`."""
+        body = await self.body()
+        if not body:
+            return
+        essence = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if essence != "application/json":
+            raise Problem("unsupported-media-type", f"The body must be application/json, not {essence or 'untyped'}.")
+        self._value = strict_json.parse(body)
 
     async def json(self) -> Any:
-        return strict_json.parse(await self.body())
+        return self._value
 
 
 class Route(APIRoute):
@@ -95,7 +110,7 @@ class Route(APIRoute):
                 strict.state.mutation = await _mutation(strict, principal)
                 if stored := await services.idempotency.find(strict.state.mutation):
                     return reply(stored)
-                await _check_media_type(strict)
+                await strict.read_json()
             _refuse_unknown(strict, known)
             return await handle(strict)
 
@@ -156,13 +171,6 @@ def _idempotency_key(request: Request) -> str:
     if _KEY.fullmatch(key) is None:
         raise Problem("malformed", "An Idempotency-Key has 1 to 255 printable ASCII characters.")
     return key
-
-
-async def _check_media_type(request: Request) -> None:
-    given = request.headers.get("content-type", "")
-    essence = given.partition(";")[0].strip().lower()
-    if await request.body() and essence != "application/json":
-        raise Problem("unsupported-media-type", f"The body must be application/json, not {essence or 'untyped'}.")
 
 
 def _query_names(dependant: Dependant) -> frozenset[str]:
