@@ -212,7 +212,7 @@ def _check_networks(cursor: Cursor) -> None:
 def _overrides(cursor: Cursor) -> dict[str, Json]:
     """A service's x-spectrum: what is different on a kind of target. `artifact` alone stands for {process: {artifact}}."""
     fields = cursor.fields(
-        ("process", "docker", "artifact"), {key: f"Put {key} under `process` or `docker`." for key in service.FIELDS}
+        ("process", "docker", "artifact"), {key: f"Put {key} under `process` or `docker`." for key in _OVERRIDE_KEYS}
     )
     result: dict[str, Json] = {}
     for kind in ("process", "docker"):
