@@ -107,6 +107,17 @@ class Api:
         finally:
             await connection.close()
 
+    @asynccontextmanager
+    async def holding(self, statement: str) -> AsyncIterator[None]:
+        """Meanwhile, somebody else's transaction that did this is open."""
+        connection = await asyncpg.connect(self.database.admin_url)
+        try:
+            async with connection.transaction():
+                await connection.execute(statement)
+                yield
+        finally:
+            await connection.close()
+
     def caller(self, token: TokenText | str | None) -> Caller:
         return Caller(self.http, token.text if isinstance(token, TokenText) else token)
 

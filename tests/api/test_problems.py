@@ -71,6 +71,8 @@ CASES: dict[str, dict[str, Any]] = {
         "headers": {**WRITE, "if-match": "3"},
         "content": b'{"name":"a"}',
     },
+    "a NUL in the path": {"method": "GET", "url": "/v1/things/a%00b", "headers": ALL},
+    "a line break in the query": {"method": "GET", "url": "/v1/things?cursor=a%0Ab", "headers": ALL},
     "away": {"method": "GET", "url": "/v1/things/away", "headers": ALL},
     "broken": {"method": "GET", "url": "/v1/things/broken", "headers": ALL},
     "no such problem": {"method": "GET", "url": "/problems/nonsense"},

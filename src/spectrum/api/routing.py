@@ -111,7 +111,7 @@ class Route(APIRoute):
                 if stored := await services.idempotency.find(strict.state.mutation):
                     return reply(stored)
                 await strict.read_json()
-            _refuse_unknown(strict, known)
+            _check_address(strict, known)
             return await handle(strict)
 
         return run
@@ -178,8 +178,10 @@ def _query_names(dependant: Dependant) -> frozenset[str]:
     return frozenset(own.union(*(_query_names(inner) for inner in dependant.dependencies)))
 
 
-def _refuse_unknown(request: Request, known: frozenset[str]) -> None:
-    """A misspelt filter must not silently select everything."""
+def _check_address(request: Request, known: frozenset[str]) -> None:
+    """A misspelt filter must not silently select everything, and no text that PostgreSQL can't hold gets further."""
+    if not all(text.isprintable() for text in (*request.path_params.values(), *request.query_params.values())):
+        raise Problem("malformed", "The address holds control characters.")
     for name in request.query_params:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1, 0.6)

@@ -14,8 +14,9 @@ from spectrum.core import ids
 from spectrum.core.access import Principal
 from spectrum.core.errors import Problem
 from spectrum.core.sealing import ENTROPY_BYTES, Context, Keyring, Sealed
-from spectrum.db.pools import Connection, Pool, scoped
+from spectrum.db.pools import Connection, Pool
 from spectrum.db.sql import query
+from spectrum.db.visits import Row, visiting
 from spectrum.ports import Entropy
 
 KEY_LIFE = timedelta(days=1)
@@ -56,9 +57,7 @@ class Transaction:
         row = (self.new_id("aud"), organization, self.now, self.actor, action, subject, self.request_id)
         await self.connection.execute(_AUDIT, *row, dict(evidence or {}))
 
-    async def event(
-        self, organization: str, kind: str, subject: str, sequence: int, data: Mapping[str, Any]
-    ) -> None:
+    async def event(self, organization: str, kind: str, subject: str, sequence: int, data: Mapping[str, Any]) -> None:
         """Tell a fact, `io.spectrum.<kind>.v1`, the `sequence`-th about the thing with the id `subject`."""
         row = (self.new_id("evt"), organization, subject, sequence, f"io.spectrum.{kind}.v1", dict(data))
         await self.connection.execute(_EVENT, *row, self.traceparent or None, self.now)
@@ -78,7 +77,7 @@ class Changes:
 
     async def find(self, mutation: Mutation) -> Reply | None:
         """What was answered to this mutation before. Raises Problem `idempotency-key-reused`."""
-        async with scoped(self.pool, [mutation.principal.organization]) as connection:
+        async with visiting(self.pool, [mutation.principal.organization]) as connection:
             return await self._find(connection, mutation)
 
     async def run(self, mutation: Mutation, work: Work, *others: str, as_engine: bool = False) -> Reply:
@@ -87,7 +86,7 @@ class Changes:
         The transaction sees the principal's organization and `others`. What `work` raises undoes everything, the key too.
         """
         owner = mutation.principal.organization
-        async with scoped(self.engine if as_engine else self.pool, [owner, *others]) as connection:
+        async with visiting(self.engine if as_engine else self.pool, [owner, *others]) as connection:
             now = await connection.fetchval(_BEGIN, "\n".join(_key(mutation)))
             if stored := await self._find(connection, mutation):
                 return stored
@@ -100,7 +99,7 @@ class Changes:
         self, actor: str, *organizations: str, as_engine: bool = False, request_id: str | None = None
     ) -> AsyncIterator[Transaction]:
         """A change that is safe to repeat by its nature, such as an enrolment."""
-        async with scoped(self.engine if as_engine else self.pool, organizations) as connection:
+        async with visiting(self.engine if as_engine else self.pool, organizations) as connection:
             now = await connection.fetchval(_MOMENT)
             yield Transaction(connection, now, actor, request_id, "", self.entropy)
 
@@ -119,7 +118,7 @@ class Changes:
             raise Problem("idempotency-key-reused", detail)
         return Reply(row["status"], self._body(row, mutation), row["location"] or "", repeated=True)
 
-    def _body(self, row: Mapping[str, Any], mutation: Mutation) -> Mapping[str, Any] | None:
+    def _body(self, row: Row, mutation: Mutation) -> Mapping[str, Any] | None:
         if row["ciphertext_expires_at"] is None:
             body: Mapping[str, Any] | None = row["body"]
             return body

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,8 +21,9 @@ from spectrum.core.access import (
 )
 from spectrum.core.errors import Problem, Where
 from spectrum.core.ids import PLATFORM, OrganizationId
-from spectrum.db.pools import Pool, scoped, transaction
+from spectrum.db.pools import Pool
 from spectrum.db.sql import query
+from spectrum.db.visits import Row, looking_up, visiting
 
 _ORGANIZATION_LIST = query("organization_list")
 _ORGANIZATION_FIND = query("organization_find")
@@ -90,7 +90,7 @@ class Identity:
         text = read_token(token)
         if text is None:
             raise Problem("unauthenticated", "This is not a token of SPECTRUM, or it was copied with a mistake.")
-        async with transaction(self.system) as connection:
+        async with looking_up(self.system) as connection:
             row = await connection.fetchrow(_TOKEN_BY_HASH, text.hash)
             principal = _principal(row)
             if row is not None and row["stale"]:
@@ -115,13 +115,13 @@ class Identity:
 
     async def organizations(self, principal: Principal, page: Page) -> Listing[Organization]:
         """Those that the principal belongs to; to the platform, all."""
-        async with scoped(self.changes.pool, own(principal)) as connection:
+        async with visiting(self.changes.pool, own(principal)) as connection:
             rows = await connection.fetch(_ORGANIZATION_LIST, page.after, page.limit + 1)
         return Listing.of([Organization(**row) for row in rows], page, [row["id"] for row in rows])
 
     async def organization(self, principal: Principal, name_or_id: str) -> Organization:
         """Raises Problem `not-found`."""
-        async with scoped(self.changes.pool, own(principal)) as connection:
+        async with visiting(self.changes.pool, own(principal)) as connection:
             row = await connection.fetchrow(_ORGANIZATION_FIND, name_or_id)
         if row is None:
             raise Problem("not-found", f"There is no organization {name_or_id!r} that you belong to.")
@@ -139,7 +139,7 @@ class Identity:
     # Tokens
 
     async def tokens(self, principal: Principal, page: Page) -> Listing[Token]:
-        async with scoped(self.changes.pool, own(principal)) as connection:
+        async with visiting(self.changes.pool, own(principal)) as connection:
             rows = await connection.fetch(_TOKEN_LIST, principal.organization, page.after, page.limit + 1)
         return Listing.of([_token(row) for row in rows], page, [row["id"] for row in rows])
 
@@ -189,7 +189,7 @@ class Identity:
         return await self.changes.run(mutation, work)
 
 
-def _principal(row: Mapping[str, Any] | None) -> Principal:
+def _principal(row: Row | None) -> Principal:
     if row is None:
         raise Problem("unauthenticated", "Nobody knows this token. It may belong to another installation.")
     if row["revoked_at"] is not None or row["deleted_at"] is not None:
@@ -215,5 +215,5 @@ async def _keep(change: Transaction, token: Token, text: TokenText) -> bool:
     return bool(done == "INSERT 0 1")
 
 
-def _token(row: Mapping[str, Any]) -> Token:
+def _token(row: Row) -> Token:
     return Token(**{**row, "scopes": tuple(row["scopes"])})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +9,9 @@ from spectrum.control.changes import own, stamp
 from spectrum.control.commands import Listing, Page
 from spectrum.core.access import Principal
 from spectrum.core.errors import Problem, Where
-from spectrum.db.pools import Pool, scoped
+from spectrum.db.pools import Pool
 from spectrum.db.sql import query
+from spectrum.db.visits import Row, visiting
 
 _EVENT_LIST = query("event_list")
 _AUDIT_LIST = query("audit_list")
@@ -21,7 +21,7 @@ _AUDIT_LIST = query("audit_list")
 class Event:
     """A fact in CloudEvents 1.0 form."""
 
-    row: Mapping[str, Any]
+    row: Row
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -43,7 +43,7 @@ class Event:
 class AuditRecord:
     """Who did what to what."""
 
-    row: Mapping[str, Any]
+    row: Row
 
     def as_json(self) -> dict[str, Any]:
         return {**self.row, "recorded_at": stamp(self.row["recorded_at"])}
@@ -61,12 +61,12 @@ class Log:
             raise Problem(
                 "invalid-parameter", "cursor: not of this list.", (Where("not of this list", "query:cursor"),)
             )
-        async with scoped(self.pool, own(principal)) as connection:
+        async with visiting(self.pool, own(principal)) as connection:
             after = min(int(page.after), 2**63 - 1)
             rows = await connection.fetch(_EVENT_LIST, principal.organization, after, page.limit + 1, subject)
         return Listing.of([Event(row) for row in rows], page, [str(row["position"]) for row in rows])
 
     async def audit(self, principal: Principal, page: Page, subject: str | None) -> Listing[AuditRecord]:
-        async with scoped(self.pool, own(principal)) as connection:
+        async with visiting(self.pool, own(principal)) as connection:
             rows = await connection.fetch(_AUDIT_LIST, principal.organization, page.after, page.limit + 1, subject)
         return Listing.of([AuditRecord(row) for row in rows], page, [row["id"] for row in rows])

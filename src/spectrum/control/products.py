@@ -14,8 +14,8 @@ from spectrum.core.errors import Problem, Where
 from spectrum.core.product import release as stored
 from spectrum.core.product.outline import outline
 from spectrum.core.product.publish import Reading, read_product
-from spectrum.db.pools import scoped
 from spectrum.db.sql import query
+from spectrum.db.visits import Row, visiting
 
 _PRODUCT_LIST = query("product_list")
 _PRODUCT_MAKE = query("product_make")
@@ -77,13 +77,13 @@ class Products:
     changes: Changes
 
     async def products(self, principal: Principal, page: Page) -> Listing[Product]:
-        async with scoped(self.changes.pool, own(principal)) as connection:
+        async with visiting(self.changes.pool, own(principal)) as connection:
             rows = await connection.fetch(_PRODUCT_LIST, principal.organization, page.after, page.limit + 1, None)
         return Listing.of([Product(**row) for row in rows], page, [row["name"] for row in rows])
 
     async def product(self, principal: Principal, name: str) -> Product:
         """Raises Problem `not-found`."""
-        async with scoped(self.changes.pool, own(principal)) as connection:
+        async with visiting(self.changes.pool, own(principal)) as connection:
             row = await connection.fetchrow(_PRODUCT_LIST, principal.organization, "", 1, name)
         if row is None:
             raise Problem("not-found", f"There is no product {name!r}. See `spectrum product list`.")
@@ -92,13 +92,13 @@ class Products:
     async def releases(self, principal: Principal, name: str, page: Page) -> Listing[Release]:
         """Newest first. Raises Problem `not-found`."""
         await self.product(principal, name)
-        async with scoped(self.changes.pool, own(principal)) as connection:
+        async with visiting(self.changes.pool, own(principal)) as connection:
             rows = await connection.fetch(_RELEASE_LIST, principal.organization, name, page.after, page.limit + 1)
         return Listing.of([_release(row) for row in rows], page, [row["id"] for row in rows])
 
     async def release(self, principal: Principal, name: str, version: str) -> Release:
         """Raises Problem `not-found`."""
-        async with scoped(self.changes.pool, own(principal)) as connection:
+        async with visiting(self.changes.pool, own(principal)) as connection:
             row = await connection.fetchrow(_RELEASE_FIND, principal.organization, name, version)
         if row is None:
             raise Problem("not-found", f"There is no release {name}@{version}. See `spectrum product releases {name}`.")
@@ -189,7 +189,7 @@ def _shown(reading: Reading) -> Release:
     )
 
 
-def _release(row: Mapping[str, Any]) -> Release:
+def _release(row: Row) -> Release:
     digest = f"sha256:{row['sha256'].hex()}"
     return Release(
         row["id"], row["product"], row["version"], digest, row["plans"], row["parameters"] or {}, row["published_at"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,8 +12,9 @@ from spectrum.control.commands import Listing, Mutation, Page, Reply
 from spectrum.core.access import Principal
 from spectrum.core.errors import Problem, Where
 from spectrum.core.ids import PLATFORM
-from spectrum.db.pools import Connection, scoped
+from spectrum.db.pools import Connection
 from spectrum.db.sql import query
+from spectrum.db.visits import Row, visiting
 
 KINDS = ("docker", "kubernetes", "process")
 
@@ -59,13 +59,13 @@ class Targets:
     changes: Changes
 
     async def targets(self, principal: Principal, page: Page) -> Listing[Target]:
-        async with scoped(self.changes.pool, own(principal)) as connection:
+        async with visiting(self.changes.pool, own(principal)) as connection:
             rows = await connection.fetch(_TARGET_LIST, page.after, page.limit + 1)
         return Listing.of([Target(**row) for row in rows], page, [row["id"] for row in rows])
 
     async def target(self, principal: Principal, name_or_id: str) -> Target:
         """Raises Problem `not-found`."""
-        async with scoped(self.changes.pool, own(principal)) as connection:
+        async with visiting(self.changes.pool, own(principal)) as connection:
             return _target(await find_target(connection, principal.organization, name_or_id))
 
     async def add_target(self, mutation: Mutation, name: str, url: str, pool: str | None) -> Reply:
@@ -114,15 +114,15 @@ class Targets:
         return await self.changes.run(mutation, work)
 
 
-async def find_pool(connection: Connection, organization: str, name: str) -> Mapping[str, Any] | None:
+async def find_pool(connection: Connection, organization: str, name: str) -> Row | None:
     """The pool of that name, the organization's own before the platform's."""
-    row: Mapping[str, Any] | None = await connection.fetchrow(_POOL_FIND, organization, name)
+    row: Row | None = await connection.fetchrow(_POOL_FIND, organization, name)
     return row
 
 
-async def find_target(connection: Connection, organization: str, name_or_id: str) -> Mapping[str, Any]:
+async def find_target(connection: Connection, organization: str, name_or_id: str) -> Row:
     """The row of a target, the organization's own before the platform's. Raises Problem `not-found`."""
-    row: Mapping[str, Any] | None = await connection.fetchrow(_TARGET_FIND, organization, name_or_id)
+    row: Row | None = await connection.fetchrow(_TARGET_FIND, organization, name_or_id)
     if row is None:
         raise Problem("not-found", f"There is no target {name_or_id!r}. See `spectrum target list`.")
     return row
@@ -142,5 +142,5 @@ def _check_address(url: str) -> None:
         raise Problem("invalid-parameter", f"url: {what}.", (Where(what, "/url"),))
 
 
-def _target(row: Mapping[str, Any]) -> Target:
+def _target(row: Row) -> Target:
     return Target(**{name: row[name] for name in Target.__dataclass_fields__})

@@ -14,8 +14,9 @@ from spectrum.core.access import TOKEN_ENTROPY, Principal, TokenText, make_join_
 from spectrum.core.errors import Problem
 from spectrum.core.ids import PLATFORM, OrganizationId, PoolId, WorkerId
 from spectrum.core.signing import public_key
-from spectrum.db.pools import Connection, Pool, scoped, transaction
+from spectrum.db.pools import Connection, Pool
 from spectrum.db.sql import query
+from spectrum.db.visits import Row, looking_up, visiting
 
 JOIN_TOKEN_LIFE = timedelta(minutes=15)
 
@@ -98,13 +99,13 @@ class Workers:
     cell_key: str
 
     async def workers(self, principal: Principal, page: Page) -> Listing[Worker]:
-        async with scoped(self.changes.pool, own(principal)) as connection:
+        async with visiting(self.changes.pool, own(principal)) as connection:
             rows = await connection.fetch(_WORKER_LIST, page.after, page.limit + 1, None)
         return Listing.of([_worker(row) for row in rows], page, [row["id"] for row in rows])
 
     async def worker(self, principal: Principal, worker_id: str) -> Worker:
         """Raises Problem `not-found`."""
-        async with scoped(self.changes.pool, own(principal)) as connection:
+        async with visiting(self.changes.pool, own(principal)) as connection:
             return await _find(connection, worker_id)
 
     async def create_join_token(self, mutation: Mutation, target: str | None, pool: str | None) -> Reply:
@@ -158,7 +159,7 @@ class Workers:
         text = read_token(token)
         if text is None or text.cell_key != self.cell_key:
             raise _no_entry("This is not a join token of this cell, or it was copied with a mistake.")
-        async with transaction(self.system) as connection:
+        async with looking_up(self.system) as connection:
             organization = await connection.fetchval(_JOIN_TOKEN_ORGANIZATION, text.hash)
         if organization is None:
             raise _no_entry("Nobody knows this join token.")
@@ -172,7 +173,7 @@ class Workers:
             raw = public_key(key_id).public_bytes_raw()
         except ValueError as error:
             raise Problem("signature-invalid", f"The key id of the signature is no good: {error}.") from None
-        async with transaction(self.system) as connection:
+        async with looking_up(self.system) as connection:
             row = await connection.fetchrow(_WORKER_BY_KEY, raw)
         if row is None:
             raise Problem("signature-invalid", "No worker has this key. Join with a new join token.")
@@ -248,7 +249,7 @@ async def _find_own(connection: Connection, worker_id: str, owner: str) -> Worke
     return found
 
 
-def _worker(row: Mapping[str, Any]) -> Worker:
+def _worker(row: Row) -> Worker:
     if row["revoked_at"] is not None:
         state = "revoked"
     elif row["draining_at"] is not None:
