@@ -24,6 +24,7 @@ _AWAY = (
     asyncpg.LockNotAvailableError,
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
+    asyncpg.InternalClientError,  # the goodbye of a server that was stopped, met on an idle connection
 )
 
 
