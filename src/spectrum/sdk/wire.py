@@ -1,4 +1,4 @@
-"""One call over HTTP: timeouts, safe retries under one Idempotency-Key, and a typed error for every answer that says no."""
+"""One call over HTTP: timeouts, safe retries under one Idempotency-Key, and typed errors for answers that say no."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Answer:
 class Wire:
     """Connections to one server, with one token. Safe to share between threads.
 
-    Every call is safe to repeat: a reading one by nature, a changing one because all its tries carry one Idempotency-Key.
+    Every call is safe to repeat: a reading one by nature, a changing one because its tries carry one Idempotency-Key.
     """
 
     def __init__(self, url: str, token: str | None, *, patience: float = PATIENCE) -> None:
