@@ -23,6 +23,7 @@ class Part:
     environment: Mapping[str, str] = field(default_factory=dict)
     environment_files: Mapping[str, str] = field(default_factory=dict)  # variable -> file that holds its value
     port: int | None = None  # on loopback; the part is running once it accepts connections there
+    adopts: bool = False  # what holds its port may be its own: the program finds out, and says so
     needs_ports: tuple[int, ...] = ()  # it is started once these accept connections
     needs_files: tuple[str, ...] = ()  # it is started once these are there
     stop_signal: int = signal.SIGTERM
