@@ -11,7 +11,7 @@ def main() -> None:
         from spectrum.cli.app import build  # late, so that importing the package costs nothing
 
         if "_SPECTRUM_COMPLETE" in os.environ:
-            from typer.completion import completion_init
+            from typer._completion_classes import completion_init
 
             completion_init()
         build()(prog_name="spectrum")

@@ -33,7 +33,7 @@ def version(session: Session) -> None:
 
 def completion(session: Session, shell: Annotated[Shell, typer.Argument(help="Your shell.")]) -> None:
     """Print a script that completes commands: `source <(spectrum completion bash)`."""
-    from typer.completion import get_completion_script
+    from typer._completion_shared import get_completion_script
 
     script = get_completion_script(prog_name="spectrum", complete_var="_SPECTRUM_COMPLETE", shell=shell.value)
     sys.stdout.write(script + "\n")

@@ -30,6 +30,7 @@ def build() -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # plain help: Rich alone would take two thirds of the time
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     for module in (system, server, context, about):

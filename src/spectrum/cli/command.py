@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import typing
 from collections.abc import Callable
 from enum import Enum
@@ -104,7 +105,7 @@ def _guarded(function: Callable[..., None], options: dict[str, Any], arguments: 
         session = Session(Options(**options))
         function(session=session, **arguments)
     except Interrupted as interrupted:
-        session and session.say(f"\nThe job goes on. Watch it: spectrum job watch {interrupted.job_id}")
+        sys.stderr.write(f"\nThe job goes on. Watch it: spectrum job watch {interrupted.job_id}\n")
         raise typer.Exit(INTERRUPTED) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None

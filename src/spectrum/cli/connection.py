@@ -10,7 +10,7 @@ from pathlib import Path
 
 from spectrum.cli import contexts
 from spectrum.cli.environment import variable
-from spectrum.cli.errors import UsageError
+from spectrum.cli.errors import NotSignedIn, UsageError
 
 FOLDER = ".spectrum"
 
@@ -81,16 +81,16 @@ def _read_folder(folder: Path) -> Connection:
     finally:
         os.close(descriptor)
     if not url:
-        raise UsageError(f"The installation in {folder} has not been started yet", "spectrum up")
+        raise NotSignedIn(f"The installation in {folder} has not been started yet", "spectrum up")
     return Connection(url, token, str(folder))
 
 
 def _refuse_untrusted(path: Path, state: os.stat_result) -> None:
     if state.st_uid != os.geteuid():
         hint = "Name a server yourself: --context or --url"
-        raise UsageError(f"{path} is not used: it belongs to user {state.st_uid}, not to you", hint)
+        raise NotSignedIn(f"{path} is not used: it belongs to user {state.st_uid}, not to you", hint)
     if stat.S_IMODE(state.st_mode) & 0o022:
-        raise UsageError(f"{path} is not used: others can write it", f"chmod go-w {path}")
+        raise NotSignedIn(f"{path} is not used: others can write it", f"chmod go-w {path}")
 
 
 def _read_file(folder: int, name: str) -> str | None:
@@ -113,5 +113,5 @@ def _from_context(name: str, source: str) -> Connection:
 def _from_current_context() -> Connection:
     stored = contexts.load()
     if stored.current not in stored.contexts:
-        raise UsageError("No server is known", "spectrum up for one on this machine, or spectrum login URL")
+        raise NotSignedIn("No server is known", "spectrum up for one on this machine, or spectrum login URL")
     return _from_context(stored.current, "context")

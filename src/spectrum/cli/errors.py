@@ -6,7 +6,7 @@ import sys
 
 from spectrum.core.errors import Problem, SpectrumError, Where
 
-ERROR, USAGE, INTERRUPTED = 1, 2, 130
+ERROR, USAGE, NOT_SIGNED_IN, INTERRUPTED = 1, 2, 7, 130
 
 _NEXT = {
     "unauthenticated": "spectrum login URL",
@@ -35,6 +35,12 @@ class UsageError(SpectrumError):
         self.hint = hint
 
 
+class NotSignedIn(UsageError):
+    """No server is known, or none that may be used."""
+
+    exit_code = NOT_SIGNED_IN
+
+
 def tell(error: SpectrumError, noun: str = "") -> None:
     """Put the error on stderr."""
     message = getattr(error, "message", "") or getattr(error, "detail", "") or str(error)
@@ -42,7 +48,7 @@ def tell(error: SpectrumError, noun: str = "") -> None:
     lines = [f"error: {message}{f' ({slug})' if slug else ''}"]
     places: tuple[Where, ...] = getattr(error, "errors", ())
     for place in places:
-        lines += _place(place)
+        lines += place_lines(place)
     if job := getattr(error, "job", None):
         lines += [f"  | {line}" for line in (job.error.evidence if job.error else ())]
     if request_id := getattr(error, "request_id", ""):
@@ -61,7 +67,7 @@ def next_command(error: SpectrumError, noun: str = "") -> str:
     return _NEXT.get(slug, f"spectrum {noun} --help".replace("  ", " "))
 
 
-def _place(place: Where) -> list[str]:
+def place_lines(place: Where) -> list[str]:
     position = ":".join(str(part) for part in (place.file, place.line) if part)
     head = " ".join(part for part in (position, place.pointer) if part)
     lines = [f"  {head}: {place.message}" if head else f"  {place.message}"]

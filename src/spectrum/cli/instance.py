@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -263,7 +264,7 @@ def _long(instance: Instance) -> str:
     )
 
 
-def _rows(table: Any, headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _rows(table: Any, headings: tuple[str, ...], rows: Sequence[Sequence[str]]) -> str:
     return str(table(headings, rows)) if rows else ""
 
 

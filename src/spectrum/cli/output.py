@@ -137,7 +137,7 @@ def _yaml(value: Any) -> str:
 
     writer = YAML(typ="safe", pure=True)
     writer.default_flow_style = False
-    writer.sort_base_mapping_type_on_output = False
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # typed as None by mistake
     writer.width = 4096
     stream = io.StringIO()
     writer.dump(value, stream)

@@ -31,7 +31,7 @@ class Output(StrEnum):
     NAME = "name"
 
 
-class Interrupted(Exception):  # noqa: N818 - Ctrl-C is no error
+class Interrupted(Exception):
     """Ctrl-C while a job was waited for, which goes on."""
 
     def __init__(self, job_id: str) -> None:

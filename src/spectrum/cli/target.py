@@ -34,14 +34,14 @@ def register(app: typer.Typer) -> None:
 def add(
     session: Session,
     name: Name,
-    url: Annotated[
+    target_url: Annotated[
         str,
         typer.Argument(help="process:///folder, docker:///var/run/docker.sock, kubernetes://context.", metavar="URL"),
     ],
     pool: Annotated[str | None, typer.Option(help="The workers that reach it; by default a pool of its own.")] = None,
 ) -> None:
     """Add a target."""
-    session.show(session.client.targets.add(name, url, pool=pool, key=session.key), COLUMNS)
+    session.show(session.client.targets.add(name, target_url, pool=pool, key=session.key), COLUMNS)
     session.say(f"Next: spectrum worker join-token --target {name}")
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from spectrum.local import identity, parts
 from spectrum.local.child import State, read_record, stop_orphan
@@ -57,11 +58,12 @@ class Status:
 def start(home: Home, wanted: tuple[Part, ...]) -> None:
     """Have a supervisor keep exactly these parts running. Returns once it does, not once they are ready."""
     parts.store(home, wanted)
-    if (running := _supervisor(home)) and identity.send(running, signal.SIGHUP):
-        return
-    for part in wanted:
-        _refuse_taken_port(home, part)
-    _spawn(home)
+    running = _supervisor(home)
+    if not (running and identity.send(running, signal.SIGHUP)):
+        for part in wanted:
+            _refuse_taken_port(home, part)
+        _spawn(home)
+    _await_taken_up(home, wanted)
 
 
 def await_running(home: Home, names: tuple[str, ...], timeout: float = START_SECONDS) -> None:
@@ -103,16 +105,10 @@ def stop(home: Home, report: Report) -> None:
 
 def read(home: Home) -> Status:
     """What the supervisor wrote last, held against the processes that are really there."""
-    try:
-        stored = json.loads(home.state.read_text())
-        supervisor = Identity(**stored["supervisor"])
-        entries = stored["parts"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return Status(str(home.root), None, ())
-    lives = identity.alive(supervisor)
-    return Status(
-        str(home.root), supervisor.pid if lives else None, tuple(_part_status(home, entry, lives) for entry in entries)
-    )
+    entries = _stored(home).get("parts", ())
+    supervisor = _supervisor(home)
+    found = tuple(_part_status(home, entry, supervisor is not None) for entry in entries)
+    return Status(str(home.root), supervisor.pid if supervisor else None, found)
 
 
 def _part_status(home: Home, entry: dict[str, object], supervised: bool) -> PartStatus:
@@ -136,11 +132,9 @@ def _part_status(home: Home, entry: dict[str, object], supervised: bool) -> Part
 
 def _supervisor(home: Home) -> Identity | None:
     """The living holder of the lock. It has always written its state soon after it took the lock."""
-    try:
-        stored = Identity(**json.loads(home.state.read_text())["supervisor"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    return stored if identity.alive(stored) else None
+    stored = _stored(home).get("supervisor")
+    supervisor = Identity(**stored) if stored else None
+    return supervisor if supervisor and identity.alive(supervisor) else None
 
 
 def _spawn(home: Home) -> None:
@@ -164,6 +158,24 @@ def _spawn(home: Home) -> None:
         process.wait()
         identity.send(running, signal.SIGHUP)
     process.returncode = 0  # it outlives this process on purpose: nothing to warn about
+
+
+def _await_taken_up(home: Home, wanted: tuple[Part, ...]) -> None:
+    """Until the supervisor says that these are the parts that it keeps: what it said before is of others."""
+    deadline = time.monotonic() + sum(part.grace for part in wanted) + 15.0
+    while _stored(home).get("wanted") != parts.fingerprint(wanted):
+        if time.monotonic() >= deadline:
+            raise LocalError("The supervisor does not take up its parts", f"Look into {home.log('supervisor')}")
+        time.sleep(PAUSE)
+
+
+def _stored(home: Home) -> dict[str, Any]:
+    """What the supervisor wrote last; empty where it has written nothing."""
+    try:
+        stored = json.loads(home.state.read_text())
+    except (OSError, ValueError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
 
 
 def _refuse_taken_port(home: Home, part: Part) -> None:

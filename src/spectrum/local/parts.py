@@ -53,6 +53,11 @@ def load(home: Home) -> tuple[Part, ...]:
     return tuple(_part(entry) for entry in json.loads(home.parts.read_text()))
 
 
+def fingerprint(parts: tuple[Part, ...]) -> str:
+    """Changes with any of the parts."""
+    return "-".join(part.digest for part in parts)
+
+
 def accepts(port: int) -> bool:
     """Whether somebody on this machine accepts connections on the port."""
     try:

@@ -86,7 +86,12 @@ class Supervisor:
     def _publish(self) -> None:
         """What `status` shows. A full disk must not end supervision: the old state stays, and its readers check it."""
         me = identity.identify(os.getpid())
-        state = {"supervisor": me and asdict(me), "parts": [child.as_json() for child in self._children]}
+        wanted = parts.fingerprint(tuple(child.part for child in self._children))
+        state = {
+            "supervisor": me and asdict(me),
+            "wanted": wanted,
+            "parts": [child.as_json() for child in self._children],
+        }
         text = json.dumps(state, indent=1)
         if text != self._written:
             with contextlib.suppress(OSError):

@@ -100,11 +100,11 @@ class ProblemError(ClientError):
         )
 
 
-class Unreachable(ClientError):  # noqa: N818 - words of the field, as in the core's tree
+class Unreachable(ClientError):
     """Nobody answered at the URL, or what answered is not SPECTRUM."""
 
 
-class JobFailed(ClientError):  # noqa: N818
+class JobFailed(ClientError):
     """The job ended `failed` or `cancelled`; `job` is its last state."""
 
     def __init__(self, job: Job) -> None:
@@ -115,7 +115,7 @@ class JobFailed(ClientError):  # noqa: N818
         self.exit_code = ExitCode.QUARANTINED if job.residue else ExitCode.JOB_FAILED
 
 
-class WaitTimeout(ClientError):  # noqa: N818
+class WaitTimeout(ClientError):
     """The time to wait is over; the job goes on."""
 
     exit_code = ExitCode.TIMEOUT
