@@ -1,4 +1,5 @@
 """The command line: `spectrum NOUN VERB`."""
 
+
 def main() -> None:
     raise SystemExit("spectrum: nothing to run yet")
