@@ -1,0 +1,171 @@
+"""How a job gets, changes and loses its holder: claim, release, lose; and what the clock does to it."""
+
+from __future__ import annotations
+
+from spectrum.core.errors import ErrorClass, Failure, Problem
+from spectrum.core.jobs.commands import Claim, Done, Entry, Holding, Lose, Observe, Release, Report
+from spectrum.core.jobs.ending import close_as_unknown, move, promote_next, residue_of, turn_back
+from spectrum.core.jobs.model import MAX_RESCUES, Job, Step
+from spectrum.core.jobs.table import (
+    Health,
+    JobState,
+    JobTrigger,
+    Reason,
+    StepState,
+    StepTrigger,
+)
+from spectrum.core.jobs.turn import Refused, Turn, next_state, next_step_state
+
+
+def claim(turn: Turn, command: Claim) -> Holding:
+    """Give the job to its new owner under a new fence; what was under way is unknown from here on.
+
+    Raises `Refused(not-allowed-now)` where somebody has it, it is not time yet, or a brake is on.
+    """
+    job = turn.job(command.job_id)
+    state = next_state(job, JobTrigger.CLAIM)
+    _may_be_claimed(turn, job, command)
+    first = job.started_at is None
+    job = turn.put(
+        job,
+        state=state,
+        fence=turn.raise_counter(),
+        owner=command.owner,
+        not_before=None,
+        waiting=None,
+        started_at=job.started_at or turn.now,
+    )
+    _forget_attempts(turn, job)
+    if state is JobState.UNWINDING:
+        job = turn_back(turn, turn.jobs[job.id])
+    turn.job_fact(turn.jobs[job.id], "claimed", worker_id=command.owner.worker_id, fence=job.fence, first=first)
+    turn.entry("job.claimed", job.id, fence=job.fence, incarnation=command.owner.incarnation)
+    return Holding(turn.jobs[job.id], turn.instance, turn.now, keys_absent=turn.keys_absent())
+
+
+def _may_be_claimed(turn: Turn, job: Job, command: Claim) -> None:
+    if job.not_before is not None and job.not_before > turn.now:
+        raise Refused(Problem("not-allowed-now", f"Job {job.id} is not due before {job.not_before:%FT%TZ}."))
+    if turn.around.braked and job.state is not JobState.UNWINDING:
+        raise Refused(Problem("not-allowed-now", f"The brake {turn.around.braked} is on."))
+    if job.alone and command.holds_others:
+        raise Refused(Problem("not-allowed-now", f"Job {job.id} is run by a worker that holds nothing else."))
+
+
+def _forget_attempts(turn: Turn, job: Job) -> None:
+    """Whether an attempt with an intent and no outcome happened is not known to a new holder."""
+    for step in job.steps:
+        if not step.outstanding:
+            continue
+        close_as_unknown(turn, step)
+        if step.state is StepState.RUNNING:
+            state = next_step_state(step, StepTrigger.CLAIM)
+            turn.put_step(job.id, step, state=state, outstanding=False, attempt_deadline=None)
+            turn.fact("step.unknown", job_id=job.id, step=step.name, attempt=step.attempt)
+        else:
+            turn.put_step(job.id, step, outstanding=False, attempt_deadline=None)
+
+
+def release(turn: Turn, command: Release) -> Done:
+    """Hand the job back, not to be claimed before `until`. A stale one is refused with `stale-fence`."""
+    job = turn.job(command.job_id)
+    check_fence(turn, job, command)
+    job = move(turn, turn.put(job, not_before=command.until), JobTrigger.RELEASE)
+    if not job.state.terminal and command.until is not None:
+        job = turn.put(job, waiting=turn.wait(command.why, command.until, "", "nobody: it goes on by itself"))
+    return Done(True, job)
+
+
+def check_fence(turn: Turn, job: Job, command: Report | Release) -> None:
+    """Only the holder under the present fence is heard; what another says is kept as evidence (P4)."""
+    evidence = Entry(command.actor, "call.refused", job.id, {"fence": command.fence, "current": job.fence})
+    if job.state.terminal and job.fence == command.fence:
+        raise Refused(Problem("not-allowed-now", f"Job {job.id} has {job.state}.", extra={"state": job.state.value}))
+    if job.owner is None or job.fence != command.fence:
+        detail = f"Job {job.id} is no longer yours: your fence is {command.fence}, the present one {job.fence}. Let go."
+        raise Refused(Problem("stale-fence", detail), evidence)
+    if job.owner.lease_id != command.lease_id:
+        raise Refused(Problem("forbidden", f"Your lease does not hold job {job.id}."), evidence)
+
+
+def lose(turn: Turn, command: Lose) -> Done:
+    """Take the job from an owner that is lost. Nothing changes where it is not the owner's any more."""
+    job = turn.job(command.job_id)
+    if not job.owned or job.fence != command.fence:
+        return Done(False, job)
+    return Done(True, take_away(turn, job, command.why))
+
+
+def take_away(turn: Turn, job: Job, why: str) -> Job:
+    """Rescue: the fence rises and the job is claimable again in the direction it had, until it is poison."""
+    worker = job.owner.worker_id if job.owner else ""
+    turn.job_fact(job, "rescued", why=why, worker_id=worker)
+    turn.entry("job.rescued", job.id, why=why, worker_id=worker)
+    if job.state is JobState.RUNNING:
+        job = turn.put(job, rescues=job.rescues + 1)
+        if job.rescues > MAX_RESCUES:
+            message = f"{job.rescues} workers in a row were lost with it before anything new came of it."
+            failure = Failure(ErrorClass.FATAL, "poison", message, next=f"spectrum job show {job.id}")
+            return move(turn, turn.put(job, alone=True), JobTrigger.POISON, Reason.POISON, failure)
+    return move(turn, job, JobTrigger.LOST)
+
+
+def tick(turn: Turn) -> Done:
+    """What the clock does: deadlines of jobs and attempts, and a waiter that nobody promoted."""
+    for job in list(turn.jobs.values()):
+        if not job.state.terminal:
+            _tick(turn, job)
+    promote_next(turn)
+    return Done(turn.instance is not turn.before.instance or turn.jobs != dict(turn.before.jobs))
+
+
+def _tick(turn: Turn, job: Job) -> None:
+    if job.state is JobState.UNWINDING:
+        if turn.passed(job, job.unwind_deadline):
+            _unwinding_took_too_long(turn, job)
+            return
+    elif turn.passed(job, job.deadline):
+        move(turn, job, JobTrigger.DEADLINE, Reason.DEADLINE, _too_late(turn, job))
+        return
+    if job.owned and (late := _late_attempt(turn, job)):
+        take_away(turn, job, f"attempt {late.attempt} of step {late.name} passed its deadline")
+
+
+def _late_attempt(turn: Turn, job: Job) -> Step | None:
+    return next((s for s in job.steps if s.outstanding and turn.passed(job, s.attempt_deadline)), None)
+
+
+def _too_late(turn: Turn, job: Job) -> Failure:
+    if job.state is JobState.WAITING:
+        message = f"{job.operation} waited for its turn until its deadline."
+    else:
+        open_steps = [step for step in job.steps if step.state not in (StepState.DONE, StepState.SKIPPED)]
+        message = f"{job.operation} did not end by its deadline; open: {', '.join(step.name for step in open_steps)}."
+        for step in open_steps:
+            if step.failure is not None:
+                return Failure(
+                    ErrorClass.FATAL,
+                    "deadline",
+                    f"{message} Last: {step.failure.message}",
+                    step.failure.actor,
+                    evidence=step.failure.evidence,
+                )
+    return Failure(ErrorClass.FATAL, "deadline", message)
+
+
+def _unwinding_took_too_long(turn: Turn, job: Job) -> None:
+    turn.put(job, residue=residue_of(job))
+    move(turn, turn.jobs[job.id], JobTrigger.DEADLINE)
+
+
+def observe(turn: Turn, command: Observe) -> Done:
+    """Take over what was seen of an instance, unless a job is active or anything has moved since."""
+    instance = turn.instance
+    moved = instance.counter != command.fence or instance.generation != command.generation
+    if moved or instance.active_job_id is not None:
+        return Done(False)
+    health = Health(command.health)
+    if health is not instance.health:
+        turn.fact("instance.health_changed", health=health.value, before=instance.health.value)
+    turn.change_instance(health=health, services=command.services, conditions=command.conditions, observed_at=turn.now)
+    return Done(True)

@@ -1,0 +1,28 @@
+"""When to try again: capped exponential backoff with full jitter, where the jitter is a function of what is retried.
+
+Full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter", 2015) without a random number: the hash of step and attempt
+spreads as well, and a replayed decision is the same decision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+
+BASE_SECONDS = 0.5
+CAP_SECONDS = 60.0
+FLOOR_SECONDS = 0.05
+
+
+def spread(seed: str) -> float:
+    """A number in [0, 1), the same for the same seed."""
+    return int.from_bytes(hashlib.sha256(seed.encode()).digest()[:7], "big") / 2**56
+
+
+def backoff(tries: int, seed: str, told: float | None = None) -> timedelta:
+    """How long to wait before try number `tries` + 1. `told` is the dependency's own word, in seconds: never less than that."""
+    ceiling = min(CAP_SECONDS, BASE_SECONDS * 2 ** min(tries, 16))
+    seconds = max(FLOOR_SECONDS, ceiling * spread(seed))
+    if told is not None:
+        seconds = told + seconds
+    return timedelta(seconds=seconds)
