@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import stat
@@ -28,7 +29,7 @@ async def fetch(artifact: Artifact, place: Path) -> None:
     """Write the archive to `place`. Raises Fault: invalid for a wrong hash or kind of URL, dependency where it can't be had."""
     digest = hashlib.sha256()
     try:
-        with place.open("wb") as file:
+        with await asyncio.to_thread(place.open, "wb") as file:
             async for chunk in _content(artifact.url):
                 digest.update(chunk)
                 file.write(chunk)
@@ -44,9 +45,8 @@ async def fetch(artifact: Artifact, place: Path) -> None:
 async def _content(url: str) -> AsyncIterator[bytes]:
     parts = urlsplit(url)
     if parts.scheme in ("file", ""):
-        with Path(unquote(parts.path)).open("rb") as file:
-            while chunk := file.read(CHUNK):
-                yield chunk
+        async for chunk in _read(Path(unquote(parts.path))):
+            yield chunk
     elif parts.scheme == "https":
         async with (
             httpx2.AsyncClient(follow_redirects=True, timeout=TIMEOUT) as client,
@@ -57,6 +57,12 @@ async def _content(url: str) -> AsyncIterator[bytes]:
                 yield chunk
     else:
         raise _invalid("archive-url", f"archive {url!r} must be an https URL or a file on the target")
+
+
+async def _read(path: Path) -> AsyncIterator[bytes]:
+    with await asyncio.to_thread(path.open, "rb") as file:
+        while chunk := await asyncio.to_thread(file.read, CHUNK):
+            yield chunk
 
 
 def unpack(archive: Path, folder: Path) -> None:

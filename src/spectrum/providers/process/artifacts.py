@@ -1,4 +1,4 @@
-"""What releases run on, on this target: environments, archives and folders, content-addressed, made once, shared, swept when unused."""
+"""What releases run on, on this target: environments, archives and folders, content-addressed, made once, shared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path, PurePosixPath
-from typing import assert_never
 
 from spectrum.core.errors import Actor, ErrorClass, Fault
 from spectrum.core.product.resources import Artifact, ArtifactKind
@@ -40,7 +39,7 @@ class ArtifactStore:
         self.folder = folder
 
     async def stock(self, artifact: Artifact) -> Path:
-        """The artifact's folder, made if it is not there. Raises Fault; invalid and with the tool's words where it can't be made."""
+        """The artifact's folder, made if it is not there. Raises Fault, with the tool's words where it can't be made."""
         if artifact.kind is ArtifactKind.PATH:
             return _existing_folder(artifact)
         interpreter = await interpreters.find(artifact.python) if artifact.kind is ArtifactKind.PYTHON else None

@@ -106,7 +106,8 @@ class Supervisors:
             ) from None
         if process.returncode:
             problem = said.decode("utf-8", "replace").strip()
-            message = f"the supervisor of {instance} could not be started: {problem.splitlines()[-1] if problem else 'no reason given'}"
+            reason = problem.splitlines()[-1] if problem else "no reason given"
+            message = f"the supervisor of {instance} could not be started: {reason}"
             raise Fault(ErrorClass.DEPENDENCY, "no-supervisor", message, evidence=tuple(problem.splitlines()))
 
     @contextlib.asynccontextmanager
@@ -194,7 +195,7 @@ class Supervisors:
         return False
 
     def journals(self) -> dict[str, dict[str, Any]]:
-        """Of every instance that has something on this target: its slots, and whether it is down. Empty where no journal is left."""
+        """The journal of every instance that has something on this target; empty where something is, but no journal."""
         found: dict[str, dict[str, Any]] = {}
         for parent in ("instances", "supervisors"):
             if (self.folder / parent).is_dir():

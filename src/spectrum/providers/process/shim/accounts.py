@@ -1,4 +1,4 @@
-"""System accounts: one per instance where we are root, a real entry in passwd (initdb refuses a uid without one), removed at purge."""
+"""System accounts: one per instance where we are root, real entries in passwd (initdb refuses a uid without one)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ FULL_MAP = 4_294_967_295
 WIDE = (1_900_000_000, 1_900_999_999)  # free in systemd's table of uids, https://systemd.io/UIDS-GIDS
 NARROW = (60_578, 61_183)  # free in the same table; for user namespaces that map 65,536 ids
 ATTEMPTS = 40
-USERADD_UID_TAKEN = 4
-USERADD_NAME_TAKEN = 9
+ID_TAKEN = 4  # exit codes of useradd(8) and groupadd(8)
+NAME_TAKEN = 9
 USERDEL_MISSING = 6
 
 
@@ -106,21 +106,30 @@ def create(name: str, comment: str, home: str) -> Account:
             return account
         while _taken(uid):
             uid = low + (uid + 1 - low) % (high - low + 1)
-        code, problem = _run(
-            "useradd", "--no-log-init", "--no-create-home", "--user-group", "--shell", "/usr/sbin/nologin",
+        code, problem = _add_group(name, uid)
+        if not code:
+            code, problem = _run(
+            "useradd", "--no-log-init", "--no-create-home", "--gid", name, "--shell", "/usr/sbin/nologin",
             "--home-dir", home, "--comment", comment, "--uid", str(uid), name,
         )  # fmt: skip
-        if code == USERADD_UID_TAKEN:
+        if code == ID_TAKEN:
             uid += 1
-        elif code == USERADD_NAME_TAKEN:
-            _drop_group(name)
-        elif code:
+        elif code and code != NAME_TAKEN:
             time.sleep(min(1.0, 0.02 * 2 ** min(attempt, 6)) * (0.5 + os.urandom(1)[0] / 256))
     raise Refusal(TRANSIENT, "accounts-busy", f"account {name} could not be made: {problem}")
 
 
+def _add_group(name: str, gid: int) -> tuple[int, str]:
+    """A group of the account's own, with the same number; one that a killed attempt left is taken over."""
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return _run("groupadd", "--gid", str(gid), name)
+    return 0, ""
+
+
 def _drop_group(name: str) -> None:
-    """A useradd that was killed half way leaves the group without the user."""
+    """An attempt that was killed half way leaves the group without the user."""
     try:
         pwd.getpwnam(name)
     except KeyError:
@@ -149,7 +158,7 @@ def _drop_orphan(name: str) -> None:
 
 
 def drop_shared_memory(uid: int) -> None:
-    """Remove what a killed process leaves in the kernel: POSIX shared memory and System V segments, queues, semaphores of the uid."""
+    """Remove what a killed process leaves in the kernel: the uid's POSIX shared memory and System V objects."""
     try:
         entries = list(os.scandir("/dev/shm"))  # noqa: S108 - the kernel's place, shm_overview(7)
     except OSError:

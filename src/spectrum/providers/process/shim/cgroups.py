@@ -75,7 +75,7 @@ class Groups:
         self._enter("supervisor")
 
     def _second(self, mount: str, name: str) -> None:
-        """Version 2: the topmost folder on our own path that we may write to, since a move needs the right at the common ancestor."""
+        """Version 2: the topmost folder on our own path that we may write to: a move needs the right at the common ancestor."""
         parts = [part for part in _own_group("0::").split("/") if part and part != ".."]
         for depth in range(len(parts) + 1):
             parent = os.path.join(mount, *parts[:depth])

@@ -1,4 +1,4 @@
-"""The root of a service on disk: files written, volumes linked in, as the instance's account, never as root (its folders are hostile).
+"""The root of a service on disk: files written, volumes linked in, as the instance's account (to root its folders are hostile).
 
 Runs as a short process of its own: reads an order from stdin, drops to the account, does it, and answers on stdout.
 """
@@ -46,7 +46,7 @@ def inside(root: str, target: str) -> str:
 
 
 def fill(command: str, argument: dict[str, Any], account: Account) -> None:
-    """Have a separate process, which drops to the account first, do it: `make` or `clear` a folder, or fill a root. Raises Refusal."""
+    """Have a separate process, which drops to the account first, make or clear a folder or fill a root. Raises Refusal."""
     order = {**argument, "account": {"uid": account.uid, "gid": account.gid, "name": account.name}}
     done = subprocess.run(
         [*command.split("\n"), "fill"],
@@ -70,6 +70,8 @@ def fill(command: str, argument: dict[str, Any], account: Account) -> None:
 
 
 def main() -> int:
+    import shutil  # noqa: F401 - before the account is entered: it may not be able to read this interpreter's library
+
     order = json.load(sys.stdin)
     account = order["account"]
     drop_privileges(account["uid"], account["gid"], account["name"])

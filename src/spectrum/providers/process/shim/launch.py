@@ -65,7 +65,7 @@ def _become(command: list[str], environment: dict[str, str], working_dir: str) -
     os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     try:
         os.chdir(working_dir)
-        os.execvpe(command[0], command, environment)
+        os.execvpe(command[0], command, environment)  # noqa: S606 - the product's own command, no shell
     except FileNotFoundError as error:
         print(f"{error.filename or command[0]}: not found (PATH={environment.get('PATH', '')})", file=sys.stderr)  # noqa: T201
         return NOT_FOUND

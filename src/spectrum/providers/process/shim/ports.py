@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 REGISTRY = "/var/tmp/spectrum-ports"  # noqa: S108 - one well-known place; survives a reboot
+SHARED = 0o1777  # everybody makes claims, only their owner removes them
 FIRST, LAST = 20_000, 65_500
 
 
@@ -35,12 +36,12 @@ class Registry:
     def _prepare(self) -> None:
         try:
             os.mkdir(self.folder)
-            os.chmod(self.folder, 0o1777)
+            os.chmod(self.folder, SHARED)
         except FileExistsError:
             pass
         about = os.lstat(self.folder)
         if os.geteuid() == 0 and stat.S_ISDIR(about.st_mode):
-            os.chmod(self.folder, 0o1777)
+            os.chmod(self.folder, SHARED)
         elif not stat.S_ISDIR(about.st_mode) or not os.access(self.folder, os.W_OK | os.X_OK):
             message = f"{self.folder} can't be written; make it a folder with mode 1777: it holds the claims of ports"
             raise Refusal(FATAL, "port-registry", message)

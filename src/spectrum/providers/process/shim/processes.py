@@ -46,7 +46,7 @@ def table(boot: str) -> dict[int, Process]:
 
 
 def _carries(pid: int, marker: bytes) -> bool:
-    """True where the process inherited the unit's mark; daemons that fork twice and lead a session of their own keep it."""
+    """True where the process inherited the unit's mark, which a daemon that forks twice and leads its own session keeps."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return any(entry == marker or entry.startswith(marker + b"/") for entry in file.read().split(b"\0"))
@@ -82,11 +82,11 @@ class Scope:
         root = main.pid if main is not None and main.alive() else None
         found = descendants({root} if root else set(), rows) | self._in_groups()
         for pid, row in rows.items():
-            if self.whole_account and row.uid == self.uid:
-                found.add(pid)
-            elif main is not None and main.boot == durable.boot_id() and main.pid in (row.session, row.group):
-                found.add(pid)
-            elif row.uid in (self.uid, os.geteuid()) and _carries(pid, self.marker):
+            if (
+                (self.whole_account and row.uid == self.uid)
+                or (main is not None and main.boot == durable.boot_id() and main.pid in (row.session, row.group))
+                or (row.uid in (self.uid, os.geteuid()) and _carries(pid, self.marker))
+            ):
                 found.add(pid)
         return [rows[pid].identity for pid in found - spare - {os.getpid()} if pid in rows]
 

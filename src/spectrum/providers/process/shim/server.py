@@ -83,7 +83,7 @@ class Server:
 
     def _take_output(self) -> bool:
         try:
-            return any([unit.pump.take() for unit in list(self.instance.units.values())])
+            return bool([unit for unit in list(self.instance.units.values()) if unit.pump.take()])
         except OSError:
             return False  # a unit that is being removed, or a full disk: the next look tells
 
@@ -160,9 +160,10 @@ class Server:
         log, service = self.instance.log, call["service"]
         self._take_output()
         follower = log.follow(service)
-        for name in log.names(service):
-            for line in log.tail(name, call["tail"], call["since"]):
-                stream.write(json.dumps({**line, "service": name}).encode() + b"\n")
+        names = log.names(service)
+        lines = [{**line, "service": name} for name in names for line in log.tail(name, call["tail"], call["since"])]
+        for line in sorted(lines, key=lambda line: float(line["at"]))[-call["tail"] :]:
+            stream.write(json.dumps(line).encode() + b"\n")
         stream.flush()
         poller = select.poll()
         poller.register(client.fileno(), select.POLLIN | select.POLLHUP)
