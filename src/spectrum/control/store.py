@@ -204,7 +204,9 @@ class Store(Protocol):
         """Renew a lease; None where it has ended."""
 
     async def lapsed(self, lease_seconds: float, limit: int) -> Sequence[tuple[LeaseId, WorkerId]]:
-        """Live leases that were not renewed in time, counted from the last resumption of the cell's liveness row."""
+        """Leases to be ended: live ones not renewed in time (counted from the last resumption of the cell's liveness row), and
+        ended ones that still own jobs, because whoever ended them did not get further.
+        """
 
     async def end_lease(self, lease_id: LeaseId, why: str, if_not_renewed_for: float | None) -> tuple[Owned, ...]:
         """End a lease (only if it is still not renewed, where asked) and say what it owned."""
