@@ -73,7 +73,7 @@ def _read_folder(folder: Path) -> Connection:
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        raise UsageError(f"{folder} cannot be used: {error.strerror}", "spectrum up, or spectrum login URL") from None
+        raise NotSignedIn(f"{folder} cannot be used: {error.strerror}", "spectrum up, or spectrum login URL") from None
     try:
         _refuse_untrusted(folder, os.fstat(descriptor))
         url = _read_file(descriptor, "url")

@@ -125,7 +125,7 @@ def _line(cells: Sequence[str], widths: Sequence[int], *, bold: bool, color: boo
 def _painted(text: str, color: bool) -> str:
     word = text.strip()
     code = 32 if word in _GOOD else 31 if word in _BAD else 33 if word in _BUSY else 0
-    return f"\033[{code}m{text}\033[0m" if color and code else text
+    return text.replace(word, f"\033[{code}m{word}\033[0m") if color and code else text
 
 
 def _json(value: Any) -> str:

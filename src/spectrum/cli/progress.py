@@ -12,7 +12,7 @@ from spectrum.sdk.models import Job, Step, Waiting
 from spectrum.sdk.resources import settled
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 INTERVAL = 1.0  # seconds between two looks while the job goes on
 _STYLES = {"done": "green", "running": "cyan", "failed": "red", "undo_failed": "red", "undone": "yellow"}
@@ -81,19 +81,19 @@ def _live(job: Job, changes: Iterator[Job]) -> Job:
     from rich.console import Console
     from rich.live import Live
 
-    with Live(_table(job), console=Console(stderr=True), refresh_per_second=8) as live:
+    with Live(_picture(job), console=Console(stderr=True), refresh_per_second=8) as live:
         for job in changes:
-            live.update(_table(job))
+            live.update(_picture(job))
     return job
 
 
-def _table(job: Job) -> Table:
+def _picture(job: Job) -> Group:
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(title=Text(headline(job)), title_justify="left", box=None, show_header=False, pad_edge=False)
+    grid = Table(box=None, show_header=False, pad_edge=False)
     for step in job.steps:
         grid.add_row(Text(step.name), Text(step.state, style=_STYLES.get(step.state, "dim")), Text(step_text(step)))
-    if job.waiting:
-        grid.caption, grid.caption_justify = Text(waiting_text(job.waiting)), "left"
-    return grid
+    waiting = [Text(waiting_text(job.waiting), style="dim")] if job.waiting else []
+    return Group(Text(headline(job), style="bold"), grid, *waiting)

@@ -78,4 +78,4 @@ def run(
     """Be a worker, in the foreground. Reads SPECTRUM_URL, TARGETS, KEY_FILE, JOIN_TOKEN_FILE and BUS."""
     from spectrum.cli.server import program
 
-    program("spectrum.worker", "worker")(targets=tuple(target or ()))
+    program("spectrum.worker.main", "worker")(targets=tuple(target or ()))
