@@ -1,4 +1,4 @@
-// Composego loads one Compose file with the official parser, interpolation included, and fails if that refuses it.
+// Composego loads each Compose file with the official parser, interpolation included, and prints the projects as JSON.
 package main
 
 import (
@@ -11,13 +11,19 @@ import (
 
 func main() {
 	for _, path := range os.Args[1:] {
-		options, err := cli.NewProjectOptions([]string{path}, cli.WithName("composego"))
+		options, err := cli.NewProjectOptions([]string{path}, cli.WithOsEnv, cli.WithName("composego"))
+		var output []byte
 		if err == nil {
-			_, err = options.LoadProject(context.Background())
+			if project, failure := options.LoadProject(context.Background()); failure != nil {
+				err = failure
+			} else {
+				output, err = project.MarshalJSON()
+			}
 		}
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "%s: %v\n", path, err)
 			os.Exit(1)
 		}
+		fmt.Println(string(output))
 	}
 }

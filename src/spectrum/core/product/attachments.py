@@ -70,9 +70,10 @@ def _long_port(item: Cursor) -> Json:
     }
     if None in values.values():
         return None
-    return _port(
-        item, *(values.get(key) or "" for key in ("target", "published", "host_ip")), values.get("protocol") or "tcp"
+    target, published, host, protocol = (
+        values.get(key) or "" for key in ("target", "published", "host_ip", "protocol")
     )
+    return _port(item, target, published, host, protocol or "tcp")
 
 
 def _port(item: Cursor, target: str, published: str, host: str, protocol: str) -> Json:

@@ -97,7 +97,7 @@ class _Assembly:
         return {name: value for name, value in found.items() if value is not None}
 
     def volumes(self, cursor: Cursor | None) -> dict[str, Json]:
-        found = {}
+        found: dict[str, Json] = {}
         for name, item in (cursor.mapping() if cursor else {}).items():
             if not service.SERVICE_NAME.fullmatch(name):
                 item.refuse(f"{name!r} is no name of a volume", _NAMED)
@@ -149,10 +149,10 @@ class _Assembly:
             if not service.SERVICE_NAME.fullmatch(name):
                 item.refuse(f"{name!r} is no name of a service", _NAMED)
             found[name] = self.service(item, entries, (f"{item.node.file}:{name}",))
-            if not found[name].keys() & {"image", "build"}:
+            if not (found[name].keys() | item.fields_given()) & {"image", "build"}:
                 item.refuse(
                     "the service has neither image nor build",
-                    "Give it an image; a process target does not need it, Compose does.",
+                    "Give it an image; a process target needs none, but Compose does.",
                 )
         return found
 
@@ -212,7 +212,7 @@ def _check_networks(cursor: Cursor) -> None:
 def _overrides(cursor: Cursor) -> dict[str, Json]:
     """A service's x-spectrum: what is different on a kind of target. `artifact` alone stands for {process: {artifact}}."""
     fields = cursor.fields(
-        ("process", "docker", "artifact"), {key: f"Put {key} under `process` or `docker`." for key in service.FIELDS}
+        ("process", "docker", "artifact"), {key: f"Put {key} under `process` or `docker`." for key in _OVERRIDE_KEYS}
     )
     result: dict[str, Json] = {}
     for kind in ("process", "docker"):
@@ -222,7 +222,8 @@ def _overrides(cursor: Cursor) -> dict[str, Json]:
             service.NOT_IN_OVERRIDES, "It is the same on every target; give it in the service itself."
         )
         keys = _OVERRIDE_KEYS if kind == "process" else _OVERRIDE_KEYS[1:]
-        part = fields[kind].fields(keys, service.HINTS | hints)
+        hints["artifact"] = "Artifacts are for processes; a container has its image."
+        part = fields[kind].fields(keys, {**service.HINTS, **hints})
         result[kind] = service.normalize(part) | ({"artifact": _names(part["artifact"])} if "artifact" in part else {})
     if "artifact" in fields:
         result.setdefault("process", {}).setdefault("artifact", _names(fields["artifact"]))

@@ -1,4 +1,4 @@
-"""An outline: what planning needs to know of a release without rendering it. It is stored beside the release, one per target kind."""
+"""An outline: what planning needs to know of a release without rendering it, one per kind of target."""
 
 from __future__ import annotations
 

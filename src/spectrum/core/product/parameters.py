@@ -169,16 +169,16 @@ def check_pattern(pattern: str) -> None:
     work = 1
     groups: list[bool] = []  # for every open group: whether it holds a repetition or an alternative
     last_group_is_rich = False
-    for token, low, high in _pattern_tokens(pattern):
-        if token == "(":
+    for mark, low, high in _pattern_tokens(pattern):
+        if mark == "(":
             groups.append(False)
-        elif token == ")":
+        elif mark == ")":
             last_group_is_rich = groups.pop()
             groups[-1:] = [groups[-1] or last_group_is_rich] if groups else []
-        elif token == "|":
+        elif mark == "|":
             groups[-1:] = [True] if groups else []
-        elif token.startswith("repeat"):
-            if token == "repeat-group" and last_group_is_rich and high > 1:
+        elif mark.startswith("repeat"):
+            if mark == "repeat-group" and last_group_is_rich and high > 1:
                 raise ValueError(
                     "a repeated group must not hold a repetition or an alternative: write [a-z.]* for ([a-z]+|[.])*"
                 )

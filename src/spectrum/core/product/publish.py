@@ -33,8 +33,9 @@ class Reading:
 def read_product(text: str, file: str, read: Read) -> Reading:
     """The release that a product file describes. `file` is its name for messages.
 
-    `read` gives the text of another file by its path relative to the product's folder; it raises OSError or ValueError, and must not
-    follow a link out of the folder. Raises Problem(invalid-product) with every mistake: pointer, file, line, message, hint.
+    `read` gives the text of another file by its path relative to the product's folder; it raises OSError or ValueError,
+    and must not follow a link out of the folder. Raises Problem(invalid-product) with every mistake: pointer, file,
+    line, message, hint.
     """
     return _accepted(document.parse(text, file), read)
 
@@ -78,7 +79,7 @@ def publish_checks(release: Release) -> tuple[Where, ...]:
                 f"the release is larger than {MAX_STORED >> 20} MiB", hint="Put large files into the image or artifact."
             ),
         )
-    found: dict[Where, None] = {}
+    found: dict[str, Where] = {}
     for plan, kind, values in itertools.product(release.plans, release.kinds, _rounds(release)):
         try:
             render(
@@ -90,8 +91,8 @@ def publish_checks(release: Release) -> tuple[Where, ...]:
                 _SAMPLE_INSTANCE,
             )
         except Problem as problem:
-            found |= dict.fromkeys(problem.errors)
-    return tuple(found)
+            found = {error.pointer: error for error in problem.errors} | found  # the first for a place is enough
+    return tuple(found.values())
 
 
 def _plan_values(release: Release, plan: str, values: dict[str, Value]) -> dict[str, Value]:

@@ -76,6 +76,13 @@ def processors(text: str) -> float:
     return float(text)
 
 
+def processes(text: str) -> int:
+    """How many processes at most; -1 is unlimited. Raises ValueError."""
+    if not re.fullmatch(r"-1|[0-9]{1,9}", text, re.ASCII):
+        raise ValueError(f"{text!r} is no number of processes; write it like 64")
+    return int(text)
+
+
 def signal_name(text: str) -> str:
     """`SIGINT` for `INT`, `int` and `SIGINT`. Raises ValueError."""
     name = text.upper() if text.upper().startswith("SIG") else "SIG" + text.upper()

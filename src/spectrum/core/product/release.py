@@ -36,7 +36,10 @@ class Release:
     @cached_property
     def canonical(self) -> str:
         """The stored form: JSON with sorted keys and no spaces (the rules of RFC 8785 as far as our values go)."""
-        return json.dumps(self.document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        text: str = json.dumps(
+            self.document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+        return text
 
     @cached_property
     def digest(self) -> str:
@@ -53,7 +56,8 @@ class Release:
 
     @property
     def block(self) -> Mapping[str, Json]:
-        return self.document["x-spectrum"]  # type: ignore[no-any-return]
+        block: Mapping[str, Json] = self.document["x-spectrum"]
+        return block
 
     @property
     def product(self) -> str:
@@ -69,7 +73,7 @@ class Release:
 
     @property
     def default_plan(self) -> str:
-        return next(name for name, plan in self.block["plans"].items() if plan.get("default"))
+        return next(str(name) for name, plan in self.block["plans"].items() if plan.get("default"))
 
     @property
     def environment_secrets_allowed(self) -> bool:
@@ -120,7 +124,8 @@ class Release:
                 f"{self.product} {self.version} has no plan {name!r}", "/plan", hint=nearest(name, self.block["plans"])
             )
             raise Problem("invalid-parameter", "There is no such plan.", (where,))
-        return self.block["plans"][name]  # type: ignore[no-any-return]
+        plan: Mapping[str, Json] = self.block["plans"][name]
+        return plan
 
     def pinned(self, images: Mapping[str, str]) -> Release:
         """The same release with the images of these services replaced by what they resolved to (a digest or an image id)."""

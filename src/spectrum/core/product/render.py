@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from spectrum.core.errors import Problem, Where
 from spectrum.core.product import facts as fact_rules
-from spectrum.core.product import quantities
 from spectrum.core.product.facts import Instance, port_requests
 from spectrum.core.product.interpolation import InterpolationError, Lookup, interpolate, parse, references
 from spectrum.core.product.parameters import Generation, Value
@@ -27,6 +26,7 @@ from spectrum.core.product.resources import (
     Volume,
 )
 from spectrum.core.product.rules import origin
+from spectrum.core.product.service import LIMIT_READERS
 
 SECRET_MODE = 0o400
 
@@ -157,9 +157,10 @@ def render(
     parameter or fact is missing, or if the product does not run on this kind of target.
     """
     if kind not in release.kinds:
-        raise _refused(
-            "", f"{release.product} does not run on {kind} targets", "Give every service an x-spectrum.process."
+        where = Where(
+            f"{release.product} does not run on {kind} targets", hint="Give every service an x-spectrum.process."
         )
+        raise _refused(where)
     context = _Context(release, plan, parameters, facts, kind, instance)
     services = {name: context.service(name) for name in context.services}
     hooks = {name: context.hook(name, data, services) for name, data in sorted(release.block.get("hooks", {}).items())}
@@ -173,8 +174,8 @@ def render(
     )
 
 
-def _refused(pointer: str, message: str, hint: str = "") -> Problem:
-    return Problem("invalid-product", "The release can't be rendered.", (Where(message, pointer, hint=hint),))
+def _refused(*errors: Where) -> Problem:
+    return Problem("invalid-product", "The release can't be rendered.", errors)
 
 
 class _Context:
@@ -194,9 +195,8 @@ class _Context:
         self.facts = facts
         self.services = release.services(kind, plan)
         if missing := sorted(release.parameters.keys() - parameters.keys()):
-            raise _refused(
-                "", f"no value for {', '.join(missing)}", "Validate the parameters and generate the secrets first."
-            )
+            hint = "Validate the parameters and generate the secrets first."
+            raise _refused(Where(f"no value for {', '.join(missing)}", "/parameters", hint=hint))
         self.texts = {name: plain_text(parameters[name]) for name in release.parameters}
         self.texts |= fact_rules.values(
             self.services, release.endpoints, facts, instance, lambda text: self.filled(text, self.texts.get)
@@ -207,7 +207,7 @@ class _Context:
         try:
             return interpolate(text, lookup)
         except InterpolationError as error:
-            raise _refused("", str(error)) from None
+            raise _refused(Where(str(error))) from None
 
     def lookup(self, service: str) -> Lookup:
         table = self.texts | {fact_rules.ROOT: self.facts.roots.get(service, "")}
@@ -277,26 +277,35 @@ class _Context:
         form, *rest = self.words(spec["test"], lookup)
         return HealthCheck(
             test=("sh", "-c", *rest) if form == "CMD-SHELL" else tuple(rest),
-            interval=duration(spec, "interval", 30.0),
-            timeout=duration(spec, "timeout", 30.0),
+            interval=duration(spec, "interval", 0.0) or 30.0,  # 0 is "the default", as in Compose
+            timeout=duration(spec, "timeout", 0.0) or 30.0,
             retries=spec.get("retries", 3),
             start_period=duration(spec, "start_period", 0.0),
-            start_interval=duration(spec, "start_interval", 5.0),
+            start_interval=duration(spec, "start_interval", 0.0) or 5.0,
         )
 
     def limits(self, name: str, spec: Mapping[str, Json], lookup: Lookup) -> Limits:
-        given = spec.get("deploy", {}).get("resources", {}).get("limits", {})
-        texts = {key: self.filled(str(value), lookup) for key, value in given.items()}
-        pointer = origin(self.release, self.kind, name, "deploy", "resources", "limits")
-        try:
-            return Limits(
-                memory=quantities.byte_size(texts["memory"]) or None if "memory" in texts else None,
-                cpus=quantities.processors(texts["cpus"]) or None if "cpus" in texts else None,
-                pids=max(int(texts["pids"]), 0) or None if "pids" in texts else None,
-            )
-        except ValueError as error:
-            hint = "Narrow the parameter by an enum, a pattern or a number type."
-            raise _refused(pointer, f"the limits of {name!r} can't be read: {error}", hint) from None
+        """Zero and -1 mean unlimited, as in Compose."""
+        read: dict[str, float | None] = {}
+        errors = []
+        for key, value in spec.get("deploy", {}).get("resources", {}).get("limits", {}).items():
+            try:
+                amount = LIMIT_READERS[key](self.filled(str(value), lookup))
+                read[key] = amount if amount > 0 else None
+            except ValueError as error:
+                pointer = origin(self.release, self.kind, name, "deploy", "resources", "limits", key)
+                message = f"the limit {key} of {name!r} can't be read: {error}"
+                errors.append(
+                    Where(message, pointer, hint="Narrow the parameter by an enum, a pattern or a number type.")
+                )
+        if errors:
+            raise _refused(*errors)
+        memory, pids = read.get("memory"), read.get("pids")
+        return Limits(
+            memory=None if memory is None else int(memory),
+            cpus=read.get("cpus"),
+            pids=None if pids is None else int(pids),
+        )
 
     def hook(self, name: str, data: Mapping[str, Json], services: Mapping[str, Service]) -> Hook:
         command = self.words(data["command"], self.lookup(data["service"]))

@@ -56,9 +56,13 @@ def join(pointer: str, *keys: object) -> str:
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint that names the known word that was probably meant, or all of them where they are few."""
     options = sorted(known)
-    if close := difflib.get_close_matches(word, options, 1, 0.7):
-        return f"Did you mean {close[0]!r}?"
-    return f"Known here: {', '.join(options)}." if 0 < len(options) <= 12 else ""
+    return meant(word, options) or (f"Known here: {', '.join(options)}." if 0 < len(options) <= 12 else "")
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """A hint that names the known word that was probably meant, if there is one."""
+    close = difflib.get_close_matches(word, sorted(known), 1, 0.6)
+    return f"Did you mean {close[0]!r}?" if close else ""
 
 
 def shown(value: object) -> str:
@@ -120,6 +124,10 @@ class Cursor:
                 cursor.refuse(f"{key!r} is not supported here", hint)
         return result
 
+    def fields_given(self) -> frozenset[str]:
+        """The keys of the mapping, whatever their values."""
+        return frozenset(self.node.value) if isinstance(self.node.value, Mapping) else frozenset()
+
     def sequence(self) -> list[Cursor]:
         if isinstance(self.node.value, tuple):
             return [self.at(node, index) for index, node in enumerate(self.node.value)]
@@ -173,7 +181,7 @@ class Cursor:
         text = self.fixed()
         if text is None or text in (known := tuple(options)):
             return text
-        self.refuse(f"{text!r} is not one of {', '.join(known)}", nearest(text, known))
+        self.refuse(f"{text!r} is not one of {', '.join(known)}", meant(text, known))
         return None
 
 

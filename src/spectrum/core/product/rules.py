@@ -1,4 +1,4 @@
-"""What a canonical document must hold to: names that exist, variables only where they may stand, secrets only where they are safe."""
+"""What a canonical document must hold to: names exist, variables stand where they may, secrets where they are safe."""
 
 from __future__ import annotations
 
@@ -261,7 +261,8 @@ def _check_spot(release: Release, kind: TargetKind, spot: Spot, known: frozenset
         report.refuse(spot.pointer, str(error))
         return
     for reference in found:
-        if not reference.has_default:
+        known_name = reference.name in release.parameters or reference.name.startswith(fact_rules.PREFIX)
+        if known_name and not reference.has_default:
             hint = f"Write ${{{reference.name}:-default}}, so that plain Compose runs the file."
             report.refuse(spot.pointer, f"the variable {reference.name} has no default", hint)
         if reference.name.startswith(fact_rules.PREFIX):

@@ -181,10 +181,10 @@ def _deploy(cursor: Cursor) -> Json:
     return {"resources": {"limits": found}} if found else None
 
 
-_LIMIT_READERS: Mapping[str, Callable[[str], object]] = {
+LIMIT_READERS: Mapping[str, Callable[[str], float]] = {
     "memory": quantities.byte_size,
     "cpus": quantities.processors,
-    "pids": int,
+    "pids": quantities.processes,
 }
 
 
@@ -193,7 +193,7 @@ def limit(cursor: Cursor, key: str) -> Json:
     text = cursor.text()
     if text is None or "$" in text:
         return text
-    if not _reads(cursor, _LIMIT_READERS[key], text):
+    if not _reads(cursor, LIMIT_READERS[key], text):
         return None
     return int(text) if key == "pids" else text
 
