@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from spectrum.core.access import TOKEN_ENTROPY, make_token
 from spectrum.local.errors import LocalError
 
 FIRST_PORT, LAST_PORT = 7100, 9099  # below the range from which the kernel takes ports for outgoing connections
@@ -127,7 +128,7 @@ def prepare(home: Home) -> None:
                 f"The disk of {home.root} has {free // 2**20} MB left and at least {ROOM // 2**20} MB are needed",
                 "Make room, or set SPECTRUM_HOME to a folder on another disk",
             )
-        write_once(home.token, f"spectrum_{secrets.token_urlsafe(32)}\n")
+        write_once(home.token, make_token(secrets.token_bytes(TOKEN_ENTROPY)).text + "\n")
     except OSError as error:
         raise _explained(error, home) from error
 

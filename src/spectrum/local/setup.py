@@ -112,7 +112,7 @@ def _await_worker(client: Client, timeout: float) -> bool:
 
 
 def _alive(worker: Worker) -> bool:
-    return worker.state in ("active", "alive", "ready", "running")
+    return worker.state == "live"
 
 
 def _versions(client: Client, product: str) -> set[str]:

@@ -51,6 +51,7 @@ def _worker(home: Home, ports: Ports) -> Part:
         "worker",
         (*_spectrum(), "worker", "run", "--target", target_url(home)),
         environment={
+            "SPECTRUM_HOME": str(home.worker),
             "SPECTRUM_URL": f"http://127.0.0.1:{ports.api}",
             "SPECTRUM_BUS": "poll",
             "SPECTRUM_KEY_FILE": str(home.worker_key),

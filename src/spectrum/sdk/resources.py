@@ -110,7 +110,7 @@ class Jobs(Resource):
             hold = interval if left is None else max(0.0, min(interval, left))
 
     def _poll(self, job_id: str, hold: float) -> models.Job:
-        query = {"wait": f"{hold:g}s"} if hold else {}
+        query = {"wait": _wait_text(hold)} if hold else {}
         return models.Job.model_validate(self._wire.call(Call("GET", self._at(job_id), query, hold=hold)).body)
 
 
@@ -389,6 +389,11 @@ def _found(read: Callable[[], M]) -> M | None:
 def _passing(error: Unreachable | ProblemError) -> bool:
     """Whether a wait puts up with it: a server that is away or restarting."""
     return isinstance(error, Unreachable) or error.status in AGAIN
+
+
+def _wait_text(seconds: float) -> str:
+    """As the API reads durations: whole numbers."""
+    return f"{seconds:.0f}s" if seconds >= 1 else f"{max(1, round(seconds * 1000))}ms"
 
 
 def _pause(asked: float, hold: float, left: float | None) -> None:
