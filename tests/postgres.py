@@ -60,7 +60,7 @@ class PostgresServer:
 
 @dataclass(frozen=True)
 class Database:
-    """One database. `admin_url` passes row-level security where the server's admin does: for arranging and looking, never to test."""
+    """One database. `admin_url` is for arranging and looking: a superuser passes row-level security."""
 
     name: str
     admin_url: str

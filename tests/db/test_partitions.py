@@ -109,7 +109,9 @@ async def test_a_cursor_of_an_older_epoch_has_read_nothing(admin: Any, system: A
 
 async def test_sealed_rows_and_attempts_of_ended_jobs_are_dropped(admin: Any, system: Any) -> None:
     rows = await add_old_rows(admin)
-    await admin.execute("UPDATE audit SET seal_number = 1, seal_previous = '', seal_hash = $1, sealed_at = $2", bytes32(), OLD)
+    await admin.execute(
+        "UPDATE audit SET seal_number = 1, seal_previous = '', seal_hash = $1, sealed_at = $2", bytes32(), OLD
+    )
     await admin.execute("UPDATE jobs SET state = 'succeeded', finished_at = $2 WHERE id = $1", rows["jobs"]["id"], OLD)
     assert set(await drop_partitions(system, AFTER)) == {"attempts_20200106", "audit_20200106"}
 

@@ -160,9 +160,7 @@ async def test_a_row_can_not_be_written_for_another_organization(world: World, r
 
 @pytest.mark.parametrize("role", [Role.API, Role.ENGINE])
 @pytest.mark.parametrize("table", READ_BY_ALL)
-async def test_what_the_platform_shares_is_not_changed_by_an_organization(
-    world: World, role: Role, table: str
-) -> None:
+async def test_what_the_platform_shares_is_not_changed_by_an_organization(world: World, role: Role, table: str) -> None:
     async with world.as_role(role, world.scope(OWN)) as connection:
         columns = await _updatable(connection, role, table)
         if columns:
@@ -345,9 +343,7 @@ async def test_an_attempt_s_intent_is_never_rewritten(world: World) -> None:
 
 
 @pytest.mark.parametrize(("scope", "expected"), [(OWN, 1), (BOTH, 2)])
-async def test_a_batch_over_several_organizations_updates_all_of_them(
-    world: World, scope: str, expected: int
-) -> None:
+async def test_a_batch_over_several_organizations_updates_all_of_them(world: World, scope: str, expected: int) -> None:
     both = [world.own["instances"]["id"], world.other["instances"]["id"]]
     async with world.as_role(Role.ENGINE, world.scope(scope)) as connection:
         status = await connection.execute(

@@ -22,7 +22,7 @@ from tests.postgres import Database, PostgresServer
 
 pytestmark = pytest.mark.anyio
 
-SCHEMA = Path(migrations.FOLDER.parent / "schema.sql")
+SCHEMA = Path(migrations.FOLDER.parent / "schema.sql").read_text(encoding="utf-8")
 
 
 def dump(database: Database) -> list[str]:
@@ -54,8 +54,6 @@ async def run_as_owner(database: Database, script: str) -> None:
         await owner.close()
 
 
-
-
 async def test_the_schema_file_and_the_migrations_make_the_same(
     postgres: PostgresServer, absent_database: Database
 ) -> None:
@@ -64,7 +62,7 @@ async def test_the_schema_file_and_the_migrations_make_the_same(
     migrated = dump(absent_database)
     await migrations.downgrade(absent_database.urls[Role.OWNER], "base")
     await run_as_owner(absent_database, "DROP TABLE alembic_version")
-    await run_as_owner(absent_database, SCHEMA.read_text())
+    await run_as_owner(absent_database, SCHEMA)
     assert dump(absent_database) == migrated
     assert len(migrated) > 500
 
@@ -104,7 +102,9 @@ def test_every_migration_has_both_ways() -> None:
     folder = migrations.FOLDER / "versions"
     steps = {path.stem for path in folder.glob("*.py")}
     assert steps
-    assert {path.name for path in folder.glob("*.sql")} == {f"{step}.{way}.sql" for step in steps for way in ("up", "down")}
+    assert {path.name for path in folder.glob("*.sql")} == {
+        f"{step}.{way}.sql" for step in steps for way in ("up", "down")
+    }
     assert migrations.head() == max(step.partition("_")[0] for step in steps)
 
 
@@ -218,7 +218,9 @@ async def test_two_active_jobs_of_one_subject_are_refused_at_the_end_of_the_tran
         with pytest.raises(asyncpg.ExclusionViolationError):
             async with admin.transaction():
                 await insert_row(admin, "jobs", second)
-        async with admin.transaction():  # in one transaction, and in this order, the first may end after the second began
+        async with (
+            admin.transaction()
+        ):  # in one transaction, and in this order, the first may end after the second began
             await insert_row(admin, "jobs", second)
             end = "UPDATE jobs SET state = 'succeeded', finished_at = created_at WHERE id = $1"
             await admin.execute(end, rows["jobs"]["id"])
@@ -262,7 +264,9 @@ async def test_a_quota_is_never_exceeded_whoever_forgets_to_ask(database: Databa
         await admin.close()
 
 
-@pytest.mark.parametrize("text", ["", "ins_1", make_id("ins"), make_id("job"), make_id("ins").upper(), make_id("ins") + "\n"])
+@pytest.mark.parametrize(
+    "text", ["", "ins_1", make_id("ins"), make_id("job"), make_id("ins").upper(), make_id("ins") + "\n"]
+)
 async def test_the_database_and_the_core_agree_on_what_an_id_is(database: Database, text: str) -> None:
     admin = await asyncpg.connect(database.admin_url)
     try:

@@ -1,4 +1,7 @@
-"""From an empty PostgreSQL to a cell: roles, database, schema, partitions, epoch. Every start runs it; a second copy may run it too."""
+"""From an empty PostgreSQL to a cell: roles, database, schema, partitions, epoch.
+
+Every start runs it; several copies may run it at once.
+"""
 
 from __future__ import annotations
 
@@ -108,27 +111,30 @@ async def make_database(admin: Connection, database: str, template: str = "templ
     await admin.execute(f"GRANT CONNECT ON DATABASE {quoted(database)} TO {everybody}")
 
 
-async def settle_epoch(
-    owner: Connection, *, new_epoch: bool = False, signing_key: SigningKey | None = None
-) -> Cell:
+async def settle_epoch(owner: Connection, *, new_epoch: bool = False, signing_key: SigningKey | None = None) -> Cell:
     """Compare PostgreSQL's identity with the stored one and raise the epoch where it is another. Raises `BootstrapError`."""
     async with owner.transaction():
         await owner.execute(SET_SCOPE, [ids.PLATFORM])
-        now = await owner.fetchrow(_IDENTITY)
-        assert now is not None
+        now = await _one(owner, _IDENTITY)
         if now["in_recovery"]:
             raise BootstrapError("This PostgreSQL is a standby in recovery: name the primary in SPECTRUM_DATABASE_URL.")
         identity = (now["system_identifier"], now["timeline"], now["database_oid"])
         cell_id = ids.make("cel", datetime.now(UTC), secrets.token_bytes(10))
         await owner.execute(_CREATE, cell_id, *identity)
-        row = await owner.fetchrow(_FOR_UPDATE)
-        assert row is not None
+        row = await _one(owner, _FOR_UPDATE)
         stored = (row["system_identifier"], row["timeline"], row["database_oid"])
         raised = new_epoch or stored != identity
         epoch = await owner.fetchval(_RAISE, *identity) if raised else row["epoch"]
         if signing_key is not None:
             await owner.execute(_SIGNING_KEY, signing_key.id, signing_key.public)
     return Cell(ids.CellId(row["id"]), epoch, raised)
+
+
+async def _one(connection: Connection, statement: str) -> asyncpg.Record:
+    row = await connection.fetchrow(statement)
+    if row is None:
+        raise BootstrapError("The cell's row is hidden or gone: restore the database from its last backup.")
+    return row
 
 
 def _refuse_old(admin: Connection) -> None:
@@ -141,7 +147,9 @@ def _refuse_old(admin: Connection) -> None:
 
 
 async def _make_roles(admin: Connection, passwords: Mapping[Role, str]) -> None:
-    known = {row["rolname"]: row for row in await admin.fetch("select * from pg_roles where rolname = any($1)", list(Role))}
+    known = {
+        row["rolname"]: row for row in await admin.fetch("select * from pg_roles where rolname = any($1)", list(Role))
+    }
     for role in Role:
         if role.value in known and (known[role.value]["rolsuper"] or known[role.value]["rolbypassrls"]):
             raise BootstrapError(

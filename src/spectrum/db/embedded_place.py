@@ -112,7 +112,8 @@ def told_plainly(path: Path) -> Iterator[None]:
             raise EmbeddedError(f"The disk of {path} is full: free some space and start again.") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise EmbeddedError(
-                f"PostgreSQL's folder {where} is not writable for this user: change its owner or set SPECTRUM_HOME to another folder."
+                f"PostgreSQL's folder {where} is not writable for this user: "
+                "change its owner or set SPECTRUM_HOME to another folder."
             ) from error
         raise EmbeddedError(
             f"PostgreSQL's folder {where} can't be used ({error.strerror}): set SPECTRUM_HOME."
@@ -226,7 +227,8 @@ def _follow(pointer: Path, home: Path) -> Path:
     known = Path(owner.read_text().strip()) if owner.exists() else home
     if known != home and (known / POINTER).exists():
         raise EmbeddedError(
-            f"{home} was copied from {known}, and both name the PostgreSQL in {root}: remove {pointer} to start with an empty one here."
+            f"{home} was copied from {known}, and both name the PostgreSQL in {root}: "
+            f"remove {pointer} to start with an empty one here."
         )
     if known != home or not owner.exists():
         write_file(owner, f"{home}\n", mode=0o644)
