@@ -107,7 +107,9 @@ async def _do_or_undo(world: World, target: Provider, wanted: Wanted, fence: int
     """Under one fence: what cannot be done is undone, while calls of the doing may still be on their way."""
     try:
         await _reconcile(world, target, wanted, fence)
-    except TimeoutError:
+    except (TimeoutError, Fault) as error:
+        if isinstance(error, StaleFence):
+            raise
         world.loop.tell(f"undoes everything under fence {fence}")
         wanted.keys = dict.fromkeys(wanted.resources)
         await _reconcile(world, target, wanted, fence)
@@ -131,7 +133,7 @@ async def _make_so(world: World, target: Provider, wanted: Wanted, fence: int, s
         except StaleFence:
             raise
         except (Fault, TimeoutError) as error:
-            if attempt == ATTEMPTS - 1:
+            if attempt == ATTEMPTS - 1 or world.faults.strikes("cancel"):
                 raise
             world.loop.tell(f"tries {slot} again under fence {fence} after {error!r}")
 

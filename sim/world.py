@@ -17,9 +17,12 @@ class Violation(Exception):
     """A promise was broken. `promise` is its number in DESIGN §4, or a word for what the simulator itself found."""
 
     def __init__(self, promise: str, what: str) -> None:
-        super().__init__(f"{promise}: {what}")
+        super().__init__(promise, what)
         self.promise = promise
         self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.promise}: {self.what}"
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 from sim.hosts import LIFE, Host, require_alive
 from sim.loop import SimLoop
 from sim.marks import declare, sometimes
-from sim.twins.calls import crash_point
+from sim.twins.calls import trouble
 from sim.twins.faults import Faults
 
 DOUBLED = declare("a request arrived twice", "idempotency keys and report numbers exist for this")
@@ -52,7 +52,7 @@ class Wire:
         Raises Unreachable, or what the handler raised.
         """
         require_alive()
-        await crash_point(self._faults, f"before {self._name}")
+        await trouble(self._faults, f"before {self._name}")
         loop = SimLoop.current()
         answer: asyncio.Future[Any] = loop.create_future()
         life = LIFE.get()
@@ -60,7 +60,7 @@ class Wire:
         self._sent[address] = number = self._sent.get(address, 0) + 1
         loop.outside(self._carry(sender, address, number, request, answer), f"{self._name} to {address}")
         result = await answer
-        await crash_point(self._faults, f"after {self._name}")
+        await trouble(self._faults, f"after {self._name}")
         return result
 
     async def _carry(self, sender: str, address: str, number: int, request: Any, answer: asyncio.Future[Any]) -> None:
