@@ -9,14 +9,29 @@ Errors are `Fault`s, classified once. A call that is cancelled or times out may 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
 from spectrum.core.ids import InstanceId
-from spectrum.core.product.resources import Artifact, Base, Facts, Hook, Service, Volume
+from spectrum.core.observation import Condition, Exit, Health, Item, LogLine, Observed, Presence
+from spectrum.core.product.resources import Artifact, Base, Hook, Service, Volume
+
+__all__ = [
+    "Call",
+    "Condition",
+    "Exit",
+    "Health",
+    "Item",
+    "LogLine",
+    "Observed",
+    "Presence",
+    "Provider",
+    "Resource",
+    "Strength",
+]
 
 Resource = Base | Volume | Service | Hook
 
@@ -28,21 +43,6 @@ class Strength(StrEnum):
     BEST_EFFORT = "best_effort"
 
 
-class Presence(StrEnum):
-    """What an observation of a slot saw. UNKNOWN: looked, and could not decide."""
-
-    PRESENT = "present"
-    ABSENT = "absent"
-    UNKNOWN = "unknown"
-
-
-class Health(StrEnum):
-    HEALTHY = "healthy"
-    STARTING = "starting"
-    UNHEALTHY = "unhealthy"
-    UNKNOWN = "unknown"
-
-
 @dataclass(frozen=True, slots=True)
 class Call:
     """Who calls, about what, and with which right. `slot` is `service/role`; `token` 0 is an observation."""
@@ -52,63 +52,6 @@ class Call:
     key: str
     fence: int
     token: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """How a one-shot unit ended: its exit code or signal, and the tail of its output."""
-
-    code: int
-    at: datetime
-    tail: tuple[str, ...] = ()
-    stdout_path: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """One slot as it is. `spec_digest` is of the resource that was asked for when it was made (`digest_of`)."""
-
-    slot: str
-    presence: Presence
-    key: str = ""
-    token: int = 0
-    spec_digest: str = ""
-    running: bool = False
-    health: Health = Health.UNKNOWN
-    restarts: int = 0
-    exit: Exit | None = None
-    facts: Facts | None = None  # of the base
-    ports: Mapping[str, int] = field(default_factory=dict)
-    tail: tuple[str, ...] = ()  # last log lines, where it is not healthy
-    conditions: tuple[Condition, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """Something the target cannot do and says so, such as limits that it cannot enforce."""
-
-    type: str
-    status: bool
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One thing on the target that carries our label."""
-
-    instance: InstanceId
-    slot: str
-    key: str
-    token: int
-
-
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    at: datetime
-    service: str
-    stream: str  # stdout, stderr, or supervisor
-    text: str
 
 
 class Provider(Protocol):

@@ -1,1 +1,1 @@
-"""The job protocol: its words (`model`), its tables (`table`), what can be asked of it (`commands`), and what follows (`decide`)."""
+"""The job protocol: its words (`model`), its tables (`table`), what can be asked (`commands`), and what follows (`decide`)."""

@@ -96,6 +96,7 @@ def _enqueue(turn: Turn, command: Submit, operation: Operation) -> Job:
     job = turn.put(
         job, deadline=deadline, waiting=turn.wait(WaitsFor.QUEUE, deadline, holder, f"whoever ends or cancels {holder}")
     )
+    turn.secrets = command.secrets
     turn.job_fact(job, "submitted")
     turn.entry("job.submitted", job.id, operation=operation.name, instance_id=instance.id, generation=generation)
     return job

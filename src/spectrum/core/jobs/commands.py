@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from spectrum.core.errors import Failure, Problem
-from spectrum.core.ids import InstanceId, JobId, OrganizationId
+from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId
 from spectrum.core.jobs.model import Attempt, Instance, Job, Owner, Spec
 from spectrum.core.jobs.table import Phase, WaitsFor
 
@@ -65,6 +65,16 @@ class Command:
     actor: str
 
 
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """One secret parameter of an instance, as it is stored: ciphertext, with the id of the key that opens it."""
+
+    name: str
+    version: int
+    key_id: str
+    ciphertext: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submit(Command):
     """Ask for an operation. `new` is the instance that a create brings into being; `spec` is what the job works towards."""
@@ -78,6 +88,7 @@ class Submit(Command):
     queue_seconds: float = 3600.0
     parent_id: JobId | None = None
     expected_generation: int | None = None
+    secrets: tuple[Secret, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +105,7 @@ class Report(Command):
     """A holder's news: outcomes of attempts, intents of the next ones. Numbered from 1 under each fence."""
 
     job_id: JobId
+    lease_id: LeaseId
     fence: int
     number: int
     outcomes: tuple[Outcome, ...] = ()
@@ -107,6 +119,7 @@ class Release(Command):
     """Hand a job back, not to be claimed before `until`."""
 
     job_id: JobId
+    lease_id: LeaseId
     fence: int
     until: datetime | None = None
     why: WaitsFor = WaitsFor.WORKER
@@ -143,6 +156,15 @@ class Observe(Command):
 
 
 @dataclass(frozen=True, slots=True)
+class Repeated:
+    """The request was made before under the same Idempotency-Key: this is what it was answered then."""
+
+    status: int
+    location: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Submitted:
     """The job that answers a submit; for a delete during a delete it is the first one."""
 
@@ -157,8 +179,10 @@ class Holding:
 
     job: Job
     instance: Instance
+    at: datetime
     refused: Mapping[str, str] = field(default_factory=dict)  # step -> why its intent was not taken
     gone: bool = False
+    keys_absent: tuple[tuple[str, str], ...] = ()  # (slot, effect key) that are wanted absent
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,4 +253,5 @@ class Consequences:
     hints: tuple[Hint, ...] = ()
     opened: tuple[Attempt, ...] = ()
     closed: tuple[Closing, ...] = ()
+    secrets: tuple[Secret, ...] = ()
     dependency: tuple[bool, ...] = ()  # calls to the target that succeeded or failed as a dependency, in order

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spectrum.core.errors import ErrorClass, Failure, Problem
-from spectrum.core.jobs.commands import Claim, Done, Entry, Holding, Lose, Observe, Release
+from spectrum.core.jobs.commands import Claim, Done, Entry, Holding, Lose, Observe, Release, Report
 from spectrum.core.jobs.ending import close_as_unknown, move, promote_next, residue_of, turn_back
 from spectrum.core.jobs.model import MAX_RESCUES, Job, Step
 from spectrum.core.jobs.table import (
@@ -40,7 +40,7 @@ def claim(turn: Turn, command: Claim) -> Holding:
         job = turn_back(turn, turn.jobs[job.id])
     turn.job_fact(turn.jobs[job.id], "claimed", worker_id=command.owner.worker_id, fence=job.fence, first=first)
     turn.entry("job.claimed", job.id, fence=job.fence, incarnation=command.owner.incarnation)
-    return Holding(turn.jobs[job.id], turn.instance)
+    return Holding(turn.jobs[job.id], turn.instance, turn.now, keys_absent=turn.keys_absent())
 
 
 def _may_be_claimed(turn: Turn, job: Job, command: Claim) -> None:
@@ -69,20 +69,23 @@ def _forget_attempts(turn: Turn, job: Job) -> None:
 def release(turn: Turn, command: Release) -> Done:
     """Hand the job back, not to be claimed before `until`. A stale one is refused with `stale-fence`."""
     job = turn.job(command.job_id)
-    check_fence(turn, job, command.fence)
+    check_fence(turn, job, command)
     job = move(turn, turn.put(job, not_before=command.until), JobTrigger.RELEASE)
     if not job.state.terminal and command.until is not None:
         job = turn.put(job, waiting=turn.wait(command.why, command.until, "", "nobody: it goes on by itself"))
     return Done(True, job)
 
 
-def check_fence(turn: Turn, job: Job, fence: int) -> None:
+def check_fence(turn: Turn, job: Job, command: Report | Release) -> None:
     """Only the holder under the present fence is heard; what another says is kept as evidence (P4)."""
-    if job.owned and job.fence == fence:
-        return
-    evidence = Entry(turn.command.actor, "call.stale", job.id, {"fence": fence, "current": job.fence})
-    detail = f"Job {job.id} is no longer yours: your fence is {fence}, the present one is {job.fence}. Let go of it."
-    raise Refused(Problem("stale-fence", detail), evidence)
+    evidence = Entry(command.actor, "call.refused", job.id, {"fence": command.fence, "current": job.fence})
+    if job.state.terminal and job.fence == command.fence:
+        raise Refused(Problem("not-allowed-now", f"Job {job.id} has {job.state}.", extra={"state": job.state.value}))
+    if job.owner is None or job.fence != command.fence:
+        detail = f"Job {job.id} is no longer yours: your fence is {command.fence}, the present one {job.fence}. Let go."
+        raise Refused(Problem("stale-fence", detail), evidence)
+    if job.owner.lease_id != command.lease_id:
+        raise Refused(Problem("forbidden", f"Your lease does not hold job {job.id}."), evidence)
 
 
 def lose(turn: Turn, command: Lose) -> Done:

@@ -36,8 +36,8 @@ def report(turn: Turn, command: Report) -> Holding:
     last = job.last_report
     if command.fence == last.fence and command.number <= last.number:
         gone = job.fence != command.fence or job.state.terminal
-        return Holding(job, turn.instance, gone=gone)
-    check_fence(turn, job, command.fence)
+        return Holding(job, turn.instance, turn.now, gone=gone, keys_absent=turn.keys_absent())
+    check_fence(turn, job, command)
     _check_number(job, command)
     turn.put(job, last_report=Numbered(command.fence, command.number))
     return _Reading(turn, command).apply()
@@ -73,7 +73,10 @@ class _Reading:
         for intent in self.command.intents:
             if why := self._intent(intent):
                 self.refused[intent.step] = why
-        return Holding(self.job, self.turn.instance, self.refused, gone=self.job.state.terminal)
+        job = self.job
+        return Holding(
+            job, self.turn.instance, self.turn.now, self.refused, job.state.terminal, self.turn.keys_absent()
+        )
 
     # ---- outcomes
 

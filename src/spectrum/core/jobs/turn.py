@@ -12,7 +12,7 @@ from typing import Any
 
 from spectrum.core.errors import Problem
 from spectrum.core.ids import JobId
-from spectrum.core.jobs.commands import Closing, Command, Consequences, Entry, Fact, Hint
+from spectrum.core.jobs.commands import Closing, Command, Consequences, Entry, Fact, Hint, Secret
 from spectrum.core.jobs.model import (
     EPOCH_SHIFT,
     Aggregate,
@@ -67,6 +67,7 @@ class Turn:
         self.hints: list[Hint] = []
         self.opened: list[Attempt] = []
         self.closed: list[Closing] = []
+        self.secrets: tuple[Secret, ...] = ()
         self.dependency: list[bool] = []
 
     @property
@@ -128,6 +129,9 @@ class Turn:
 
     # ---- what follows
 
+    def keys_absent(self) -> tuple[tuple[str, str], ...]:
+        return tuple(sorted(place for place, effect in self.effects.items() if not effect.present))
+
     def fact(self, type_: str, **data: Any) -> None:
         sequence = self.instance.event_sequence + 1
         self.change_instance(event_sequence=sequence)
@@ -160,6 +164,7 @@ class Turn:
             tuple(self.hints),
             tuple(self.opened),
             tuple(self.closed),
+            self.secrets,
             tuple(self.dependency),
         )
 

@@ -1,0 +1,372 @@
+"""The twin of the store: dictionaries with versions and unique sets, behind a line that fails in every way a database can.
+
+A transaction happens at one instant or not at all; its acknowledgement may be lost, and then the server still knows what became of
+it. Several copies of the control plane share one `MemoryDatabase`, each through a `MemoryStore` of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from sim.hosts import EPOCH
+from sim.loop import SimLoop
+from sim.twins.calls import Line
+from sim.twins.faults import Faults
+from spectrum.control.store import (
+    Asked,
+    Batch,
+    Beat,
+    Candidate,
+    Folded,
+    Loaded,
+    Owned,
+    Remembered,
+    Result,
+    Unavailable,
+    Uncertain,
+    Verdict,
+    Written,
+)
+from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId, ReleaseId, WorkerId
+from spectrum.core.jobs.commands import Command, Entry, Fact
+from spectrum.core.jobs.model import Aggregate, Attempt, Effect, Instance, Job, Lease, Surroundings
+from spectrum.core.jobs.table import JobState, Lifecycle
+
+T = TypeVar("T")
+
+CALL_TIMEOUT = 5.0  # seconds, as a driver's
+BUSY = "store busy"
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """An event row: the fact, and of which organization."""
+
+    organization_id: OrganizationId
+    fact: Fact
+
+
+@dataclass
+class MemoryDatabase:
+    """What is stored. `history` has every version of every job, for the invariants."""
+
+    epoch: int = 1
+    instances: dict[InstanceId, Instance] = field(default_factory=dict)
+    jobs: dict[JobId, Job] = field(default_factory=dict)
+    effects: dict[InstanceId, dict[tuple[str, str], Effect]] = field(default_factory=dict)
+    attempts: dict[tuple[str, int], Attempt] = field(default_factory=dict)
+    events: list[Logged] = field(default_factory=list)
+    audit: list[Entry] = field(default_factory=list)
+    leases: dict[LeaseId, Lease] = field(default_factory=dict)
+    boots: dict[tuple[WorkerId, str], LeaseId] = field(default_factory=dict)
+    keys: dict[tuple[str, str, str, str], Remembered] = field(default_factory=dict)
+    outlines: dict[ReleaseId, Any] = field(default_factory=dict)
+    committed: set[str] = field(default_factory=set)
+    aborted: set[str] = field(default_factory=set)
+    history: list[tuple[Job | None, Job, Command | None]] = field(default_factory=list)
+    braked: str = ""
+    alive_at: datetime | None = None
+    resumed_at: datetime | None = None
+    lost: timedelta = timedelta(0)
+    clock: datetime = EPOCH
+    transactions: int = 0
+
+    def now(self) -> datetime:
+        """PostgreSQL's clock: it never goes backwards."""
+        self.clock = max(self.clock, EPOCH + timedelta(seconds=SimLoop.current().now))
+        return self.clock
+
+    # ---- loading
+
+    def load(self, asked: Sequence[Asked], lease: Lease | None, busy: frozenset[InstanceId]) -> Loaded:
+        now = self.now()
+        wanted = dict.fromkeys(each.command.instance_id for each in asked)
+        aggregates = {i: self._aggregate(i, asked) for i in wanted if i in self.instances and i not in busy}
+        return Loaded(
+            now=now,
+            aggregates=aggregates,
+            around=dict.fromkeys(wanted, Surroundings(now, self.epoch, self.lost, self.braked)),
+            outlines=self.outlines,
+            busy=busy,
+            remembered=self._remembered(asked),
+            taken=frozenset(p for p, each in enumerate(asked) if each.name and self._taken(each)),
+            lease=lease,
+        )
+
+    def _aggregate(self, instance_id: InstanceId, asked: Sequence[Asked]) -> Aggregate:
+        named = {getattr(each.command, "job_id", None) for each in asked}
+        jobs = {
+            job.id: job
+            for job in self.jobs.values()
+            if job.instance_id == instance_id and (not job.state.terminal or job.id in named)
+        }
+        return Aggregate(self.instances[instance_id], jobs, dict(self.effects.get(instance_id, {})), self.outlines)
+
+    def _remembered(self, asked: Sequence[Asked]) -> dict[int, Remembered]:
+        found = {}
+        for position, each in enumerate(asked):
+            if each.keyed and (known := self.keys.get(_key(each))):
+                found[position] = known
+        return found
+
+    def _taken(self, asked: Asked) -> bool:
+        organization = asked.command.organization_id
+        return any(
+            i.name == asked.name and i.organization_id == organization and i.lifecycle is not Lifecycle.PURGED
+            for i in self.instances.values()
+        )
+
+    # ---- writing
+
+    def write(self, batch: Batch, folded: Folded) -> None:
+        """All of it, at one instant."""
+        for written in folded.written.values():
+            self._write(written, batch)
+        for position, answer in folded.remember.items():
+            each = batch.asked[position]
+            if each.keyed:
+                self.keys[_key(each)] = Remembered(each.keyed.request_digest, answer)
+        for rejection in folded.evidence:
+            self.audit.extend(rejection.entries)
+        if folded.lease is not None:
+            self.leases[folded.lease.id] = folded.lease
+
+    def _write(self, written: Written, batch: Batch) -> None:
+        after = written.after
+        instance = after.instance
+        self.instances[instance.id] = instance
+        self.effects[instance.id] = dict(after.effects)
+        command = batch.asked[0].command if len(batch.asked) == 1 else None
+        for job in after.jobs.values():
+            before = self.jobs.get(job.id)
+            if before is not job:
+                self.history.append((before, job, command))
+                self.jobs[job.id] = job
+        for consequences in written.consequences:
+            self.events.extend(Logged(instance.organization_id, fact) for fact in consequences.facts)
+            self.audit.extend(consequences.entries)
+            for attempt in consequences.opened:
+                self.attempts[attempt.step_id, attempt.number] = attempt
+            for closing in consequences.closed:
+                place = (closing.step_id, closing.number)
+                opened = self.attempts[place]
+                if opened.outcome is None:
+                    self.attempts[place] = replace(
+                        opened, outcome=closing.outcome, outcome_at=closing.at, failure=closing.failure
+                    )
+
+    def owned(self, lease_id: LeaseId) -> tuple[Owned, ...]:
+        return tuple(
+            Owned(
+                job.id,
+                job.organization_id,
+                job.instance_id,
+                job.fence,
+                job.owner.claim,
+                job.state is JobState.CANCELLING,
+            )
+            for job in self.jobs.values()
+            if job.owner is not None and job.owner.lease_id == lease_id
+        )
+
+
+def _key(asked: Asked) -> tuple[str, str, str, str]:
+    keyed = asked.keyed
+    if keyed is None:
+        raise ValueError("it has no key")
+    return (keyed.organization_id, keyed.method, keyed.path, keyed.key)
+
+
+class MemoryStore:
+    """One copy's connection to the database (implements `control.store.Store`)."""
+
+    def __init__(self, database: MemoryDatabase, faults: Faults) -> None:
+        self.database = database
+        self.line = Line(faults, Unavailable)
+        self._faults = faults
+
+    async def transact(self, batch: Batch) -> Sequence[Result]:
+        database = self.database
+        database.transactions += 1
+        transaction = f"tx{database.transactions}"
+        results: list[Result] = []
+
+        def work() -> Sequence[Result]:
+            if transaction not in database.committed:
+                if transaction in database.aborted:
+                    raise Unavailable("the server has rolled it back")
+                results[:] = self._commit(batch)
+                database.committed.add(transaction)
+            return list(results)
+
+        try:
+            return await self._call("store.transact", work)
+        except Unavailable as error:
+            raise Uncertain(transaction, results) from error
+
+    def _commit(self, batch: Batch) -> Sequence[Result]:
+        database = self.database
+        lease = database.leases.get(batch.claim.lease_id) if batch.claim else None
+        loaded = database.load(batch.asked, lease, self._busy(batch.asked))
+        folded = batch.fold(loaded)
+        database.write(batch, folded)
+        SimLoop.current().changed()
+        return folded.results
+
+    def _busy(self, asked: Iterable[Asked]) -> frozenset[InstanceId]:
+        """Aggregates that another copy holds at this moment."""
+        return frozenset(each.command.instance_id for each in asked if self._faults.strikes(BUSY))
+
+    async def settle(self, transaction: str) -> Verdict:
+        def work() -> Verdict:
+            if transaction in self.database.committed:
+                return Verdict.COMMITTED
+            self.database.aborted.add(transaction)
+            return Verdict.ABORTED
+
+        return await self._call("store.settle", work)
+
+    async def claimable(
+        self, pool_id: PoolId, operations: Mapping[str, frozenset[int]], limit: int, alone: bool
+    ) -> Sequence[Candidate]:
+        def work() -> Sequence[Candidate]:
+            now = self.database.now()
+            found = [
+                _candidate(job)
+                for job in self.database.jobs.values()
+                if job.pool_id == pool_id
+                and job.owner is None
+                and (job.state is JobState.UNWINDING or (job.state is JobState.READY and not self.database.braked))
+                and job.operation_version in operations.get(job.operation, frozenset())
+                and (job.not_before is None or job.not_before <= now)
+                and (alone or not job.alone)
+            ]
+            return found[:limit]
+
+        return await self._call("store.read", work)
+
+    async def due(self, limit: int) -> Sequence[Candidate]:
+        def work() -> Sequence[Candidate]:
+            now = self.database.now()
+            return [
+                Candidate(instance.organization_id, instance.id)
+                for instance in self.database.instances.values()
+                if self._is_due(instance, now)
+            ][:limit]
+
+        return await self._call("store.read", work)
+
+    def _is_due(self, instance: Instance, now: datetime) -> bool:
+        jobs = [j for j in self.database.jobs.values() if j.instance_id == instance.id and not j.state.terminal]
+        stranded = instance.active_job_id is None and any(job.state is JobState.WAITING for job in jobs)
+        return stranded or any(due is not None and due <= now for job in jobs for due in _deadlines(job))
+
+    async def purgeable(self, limit: int) -> Sequence[Candidate]:
+        def work() -> Sequence[Candidate]:
+            now = self.database.now()
+            return [
+                Candidate(instance.organization_id, instance.id)
+                for instance in self.database.instances.values()
+                if instance.lifecycle is Lifecycle.DELETED
+                and instance.active_job_id is None
+                and instance.purge_at is not None
+                and instance.purge_at <= now
+            ][:limit]
+
+        return await self._call("store.read", work)
+
+    async def owned(self, lease_id: LeaseId) -> Sequence[Owned]:
+        return await self._call("store.read", lambda: self.database.owned(lease_id))
+
+    # ---- the lease lane
+
+    async def open_lease(self, lease: Lease, boot: str) -> tuple[Lease, tuple[Owned, ...]]:
+        return await self._call("store.lease", lambda: self._open_lease(lease, boot))
+
+    def _open_lease(self, lease: Lease, boot: str) -> tuple[Lease, tuple[Owned, ...]]:
+        database = self.database
+        if (known := database.boots.get((lease.worker_id, boot))) is not None:
+            return database.leases[known], ()
+        now = database.now()
+        earlier = [each for each in database.leases.values() if each.worker_id == lease.worker_id]
+        orphaned = tuple(owned for each in earlier for owned in database.owned(each.id))
+        for each in earlier:
+            if each.live:
+                database.leases[each.id] = replace(each, ended_at=now, ended_for="superseded")
+        number = 1 + max((each.incarnation for each in earlier), default=0)
+        opened = replace(lease, incarnation=number, started_at=now, renewed_at=now)
+        database.leases[opened.id] = opened
+        database.boots[lease.worker_id, boot] = opened.id
+        return opened, orphaned
+
+    async def beat(self, lease_id: LeaseId, incarnation: int, number: int) -> Beat | None:
+        def work() -> Beat | None:
+            lease = self.database.leases.get(lease_id)
+            if lease is None or not lease.live or lease.incarnation != incarnation:
+                return None
+            fresh = number > lease.heartbeat
+            if fresh:
+                lease = replace(lease, heartbeat=number, renewed_at=self.database.now())
+                self.database.leases[lease_id] = lease
+            return Beat(lease, self.database.owned(lease_id), fresh)
+
+        return await self._call("store.lease", work)
+
+    async def lapsed(self, lease_seconds: float, limit: int) -> Sequence[tuple[LeaseId, WorkerId]]:
+        def work() -> Sequence[tuple[LeaseId, WorkerId]]:
+            return [
+                (lease.id, lease.worker_id)
+                for lease in self.database.leases.values()
+                if (self._not_renewed(lease, lease_seconds) if lease.live else self.database.owned(lease.id))
+            ][:limit]
+
+        return await self._call("store.read", work)
+
+    def _not_renewed(self, lease: Lease, seconds: float) -> bool:
+        since = max(lease.renewed_at, self.database.resumed_at or lease.renewed_at)
+        return self.database.now() - since > timedelta(seconds=seconds)
+
+    async def end_lease(self, lease_id: LeaseId, why: str, if_not_renewed_for: float | None) -> tuple[Owned, ...]:
+        def work() -> tuple[Owned, ...]:
+            lease = self.database.leases[lease_id]
+            if lease.live and if_not_renewed_for is not None and not self._not_renewed(lease, if_not_renewed_for):
+                return ()
+            if lease.live:
+                self.database.leases[lease_id] = replace(lease, ended_at=self.database.now(), ended_for=why)
+            return self.database.owned(lease_id)
+
+        return await self._call("store.lease", work)
+
+    async def tick(self, tolerance_seconds: float) -> datetime:
+        def work() -> datetime:
+            database = self.database
+            now = database.now()
+            gap = now - (database.alive_at or now)
+            if gap > timedelta(seconds=tolerance_seconds):
+                database.lost += gap
+                database.resumed_at = now
+            database.alive_at = now
+            return now
+
+        return await self._call("store.lease", work)
+
+    async def _call(self, port: str, work: Any) -> Any:
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT):
+                return await self.line.call(port, work)
+        except TimeoutError as error:
+            raise Unavailable(f"{port} gave no answer in time") from error
+
+
+def _candidate(job: Job) -> Candidate:
+    return Candidate(job.organization_id, job.instance_id, job.id, job.fence)
+
+
+def _deadlines(job: Job) -> Iterable[datetime | None]:
+    yield job.unwind_deadline if job.state is JobState.UNWINDING else job.deadline
+    for step in job.steps:
+        yield step.attempt_deadline if step.outstanding else None

@@ -1,0 +1,163 @@
+"""What a worker may ask of the control plane about jobs: open an incarnation, claim, keep alive, report, release.
+
+Callers are authenticated before they come here; every call is checked against the caller's pool and the jobs its lease holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from spectrum.control.engine import Engine
+from spectrum.control.store import Candidate, ClaimOf, Owned, Store
+from spectrum.core import ids
+from spectrum.core.errors import Problem
+from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId, WorkerId
+from spectrum.core.jobs.commands import Claim, Done, Holding, Lose, Release, Report
+from spectrum.core.jobs.model import Lease, Owner
+from spectrum.ports import Clock, Entropy
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated worker: who it is, for which pool it works, and which operation versions it can run."""
+
+    worker_id: WorkerId
+    pool_id: PoolId
+    operations: Mapping[str, frozenset[int]]
+
+    @property
+    def actor(self) -> str:
+        return f"worker:{self.worker_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A job as its holder names it."""
+
+    job_id: JobId
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """The answer to a heartbeat: pairs that are lost, and jobs that are to be cancelled."""
+
+    lost: tuple[Held, ...]
+    cancels: tuple[JobId, ...]
+
+
+@dataclass
+class Dispatch:
+    """The worker protocol, below HTTP."""
+
+    store: Store
+    engine: Engine
+    clock: Clock
+    entropy: Entropy
+
+    async def start(self, caller: Caller, boot: str) -> Lease:
+        """Open the next incarnation. What the older one held is lost, and goes on elsewhere."""
+        now = self.clock.now()
+        lease = Lease(
+            id=LeaseId(ids.make("lea", now, self.entropy.token(10))),
+            worker_id=caller.worker_id,
+            pool_id=caller.pool_id,
+            incarnation=0,
+            started_at=now,
+            renewed_at=now,
+        )
+        opened, orphaned = await self.store.open_lease(lease, boot)
+        await self.lose_all(orphaned, "a newer incarnation of its worker began")
+        return opened
+
+    async def claim(
+        self, caller: Caller, lease_id: LeaseId, incarnation: int, number: int, want: int, *, holds_others: bool
+    ) -> list[Holding]:
+        """Up to `want` jobs of the caller's pool. The same number again gets the same answer.
+
+        Raises `Problem(not-allowed-now)` with `lease: ended` where the lease is over.
+        """
+        candidates = await self._candidates(caller, lease_id, number, want, alone=not holds_others)
+        owner = Owner(lease_id, caller.worker_id, incarnation, number)
+        claims = [
+            Claim(
+                id=f"{lease_id}/{number}/{candidate.job_id}",
+                instance_id=candidate.instance_id,
+                organization_id=candidate.organization_id,
+                actor=caller.actor,
+                job_id=candidate.job_id,
+                owner=owner,
+                holds_others=holds_others,
+            )
+            for candidate in candidates
+            if candidate.job_id is not None
+        ]
+        results = await self.engine.claim(claims, ClaimOf(lease_id, incarnation, number, want))
+        return [result for result in results if isinstance(result, Holding)]
+
+    async def _candidates(
+        self, caller: Caller, lease_id: LeaseId, number: int, want: int, *, alone: bool
+    ) -> Sequence[Candidate]:
+        repeated = [owned for owned in await self.store.owned(lease_id) if owned.claim == number]
+        if repeated:
+            return [Candidate(o.organization_id, o.instance_id, o.job_id, o.fence) for o in repeated]
+        # Some of them will be lost to other claimers: ask for more than is wanted.
+        return await self.store.claimable(caller.pool_id, caller.operations, want * 2 + 4, alone)
+
+    async def beat(
+        self, caller: Caller, lease_id: LeaseId, incarnation: int, number: int, claim_seen: int, held: Sequence[Held]
+    ) -> Pulse:
+        """Keep the lease alive, and compare what the worker holds with what it was given (DESIGN §3.6).
+
+        What was granted up to the last claim whose answer arrived, and is not listed, never arrived: it is taken back.
+        """
+        beat = await self.store.beat(lease_id, incarnation, number)
+        if beat is None:
+            raise lease_ended(lease_id)
+        if not beat.fresh:
+            return Pulse((), ())
+        listed = {(each.job_id, each.fence) for each in held}
+        owned = {(each.job_id, each.fence) for each in beat.owned}
+        unlisted = [o for o in beat.owned if (o.job_id, o.fence) not in listed and o.claim <= claim_seen]
+        await self.lose_all(unlisted, "its worker does not hold it")
+        lost = tuple(each for each in held if (each.job_id, each.fence) not in owned)
+        return Pulse(lost, tuple(o.job_id for o in beat.owned if o.cancelling and (o.job_id, o.fence) in listed))
+
+    async def report(self, report: Report) -> Holding:
+        answer = await self.engine.execute(report)
+        if not isinstance(answer, Holding):
+            raise TypeError(f"a report is answered by a holding, not {type(answer).__name__}")
+        return answer
+
+    async def release(self, release: Release) -> None:
+        await self.engine.execute(release)
+
+    async def lose_all(self, owned: Sequence[Owned], why: str) -> None:
+        """Take jobs away from an owner that is lost. Those that have moved on meanwhile are left alone."""
+        for each in owned:
+            await self.lose(each.organization_id, each.instance_id, each.job_id, each.fence, why)
+
+    async def lose(
+        self, organization_id: OrganizationId, instance_id: InstanceId, job_id: JobId, fence: int, why: str
+    ) -> bool:
+        lose = Lose(
+            id=f"lose/{job_id}/{fence}",
+            instance_id=instance_id,
+            organization_id=organization_id,
+            actor="system:lease",
+            job_id=job_id,
+            fence=fence,
+            why=why,
+        )
+        try:
+            answer = await self.engine.execute(lose)
+        except Problem as problem:
+            if problem.slug == "not-found":  # it has ended and is out of sight
+                return False
+            raise
+        return isinstance(answer, Done) and answer.changed
+
+
+def lease_ended(lease_id: LeaseId) -> Problem:
+    return Problem("not-allowed-now", f"Lease {lease_id} has ended. Start a new incarnation.", extra={"lease": "ended"})

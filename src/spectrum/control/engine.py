@@ -1,0 +1,163 @@
+"""The engine: every command that changes a job goes through here, and is answered only after its commit.
+
+Group commit without waiting (DESIGN §2): commands that arrive while a flush is in flight share the next one. Claims have a lane of
+their own. What another copy holds is deferred to the next flush. A database error re-runs its batch one by one, so that one bad
+command harms no other. A commit whose acknowledgement was lost is settled before anybody is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from spectrum.control.fold import Folding
+from spectrum.control.store import (
+    Asked,
+    Batch,
+    ClaimOf,
+    Deferred,
+    Result,
+    Store,
+    Unavailable,
+    Uncertain,
+    Verdict,
+)
+from spectrum.core.errors import Problem, SpectrumError
+from spectrum.core.jobs.commands import Answer, Command, Hint, Rejection, Repeated
+from spectrum.core.plan import Catalog
+from spectrum.ports import Clock, Spawner
+
+BATCH_LIMIT = 256
+DEFERRAL_PAUSE = 0.005  # seconds, where a whole flush was deferred
+SETTLE_PAUSE = 0.2
+DEFERRALS_LIMIT = 400
+
+
+@dataclass
+class _Pending:
+    asked: Asked
+    future: asyncio.Future[Answer | Repeated]
+    deferrals: int = 0
+
+
+@dataclass
+class Engine:
+    """Folds commands into transactions. `committed` is called after each commit, to wake who waits for news."""
+
+    store: Store
+    catalog: Catalog
+    clock: Clock
+    spawner: Spawner
+    committed: Callable[[Sequence[Command], Sequence[Hint]], None] = lambda commands, hints: None
+    _queue: deque[_Pending] = field(default_factory=deque)
+    _flushing: bool = False
+
+    async def execute(self, asked: Asked | Command) -> Answer | Repeated:
+        """Apply one command; returns after its commit.
+
+        Raises `Problem`: what the decision refused, or `unavailable` where the store can't be reached.
+        """
+        pending = _Pending(
+            asked if isinstance(asked, Asked) else Asked(asked), asyncio.get_running_loop().create_future()
+        )
+        self._queue.append(pending)
+        if not self._flushing:
+            self._flushing = True
+            self.spawner.spawn(self._flush_all(), "engine.flush")
+        return await pending.future
+
+    async def claim(self, claims: Sequence[Command], of: ClaimOf) -> list[Answer | Repeated | Rejection]:
+        """Claim several jobs for one lease, in the claims' own lane; what somebody else holds is left out."""
+        asked = tuple(Asked(command) for command in claims)
+        results = await self._commit(asked, of)
+        return [result for result in results if not isinstance(result, Deferred)]
+
+    # ---- flushing
+
+    async def _flush_all(self) -> None:
+        try:
+            while self._queue:
+                taken = [self._queue.popleft() for _ in range(min(BATCH_LIMIT, len(self._queue)))]
+                await self._flush(taken)
+        finally:
+            self._flushing = False
+
+    async def _flush(self, taken: list[_Pending]) -> None:
+        asked = tuple(pending.asked for pending in taken)
+        try:
+            results = await self._commit(asked)
+        except Unavailable as error:
+            _fail(taken, Problem("unavailable", f"The database can't be reached: {error}. Try again."))
+        except Exception as error:
+            await self._flush_singly(taken, error)
+        else:
+            await self._deliver(taken, results)
+
+    async def _flush_singly(self, taken: list[_Pending], error: Exception) -> None:
+        """One command of the batch breaks its transaction: find it by running each alone."""
+        if len(taken) == 1:
+            _fail(taken, error)
+            return
+        for pending in taken:
+            await self._flush([pending])
+
+    async def _commit(self, asked: tuple[Asked, ...], claim: ClaimOf | None = None) -> Sequence[Result]:
+        """Transact until the outcome is known.
+
+        Raises `Unavailable` only where nothing was done.
+        """
+        fold = Folding(asked, self.catalog, claim)
+        batch = Batch(asked, fold, claim)
+        while True:
+            try:
+                results = await self.store.transact(batch)
+            except Uncertain as uncertain:
+                if await self._settle(uncertain) is Verdict.ABORTED:
+                    continue
+                results = uncertain.results
+            self.committed([each.command for each in asked], fold.hints)
+            return results
+
+    async def _settle(self, uncertain: Uncertain) -> Verdict:
+        while True:
+            try:
+                return await self.store.settle(uncertain.transaction)
+            except Unavailable:
+                await self.clock.sleep(SETTLE_PAUSE)
+
+    async def _deliver(self, taken: list[_Pending], results: Sequence[Result]) -> None:
+        deferred = [pending for pending, result in zip(taken, results, strict=True) if isinstance(result, Deferred)]
+        for pending, result in zip(taken, results, strict=True):
+            if not isinstance(result, Deferred):
+                _answer(pending, result)
+        await self._again(deferred, nothing_moved=len(deferred) == len(taken))
+
+    async def _again(self, deferred: list[_Pending], *, nothing_moved: bool) -> None:
+        for pending in reversed(deferred):
+            pending.deferrals += 1
+            if pending.deferrals > DEFERRALS_LIMIT:
+                _fail([pending], Problem("unavailable", "Another copy has held this instance for long. Try again."))
+            else:
+                self._queue.appendleft(pending)
+        if deferred and nothing_moved:
+            await self.clock.sleep(DEFERRAL_PAUSE)
+
+
+def _answer(pending: _Pending, result: Result) -> None:
+    if pending.future.done():
+        return
+    match result:
+        case Rejection():
+            pending.future.set_exception(result.problem)
+        case Deferred():
+            raise SpectrumError("a deferred command is not answered")
+        case _:
+            pending.future.set_result(result)
+
+
+def _fail(taken: Sequence[_Pending], error: Exception) -> None:
+    for pending in taken:
+        if not pending.future.done():
+            pending.future.set_exception(error)

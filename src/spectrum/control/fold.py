@@ -1,0 +1,150 @@
+"""The fold of one flush: commands over what was loaded, in order of arrival. Pure, like the decisions that it strings together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from spectrum.control.store import (
+    DEFERRED,
+    Asked,
+    ClaimOf,
+    Deferred,
+    Folded,
+    Loaded,
+    Result,
+    Written,
+)
+from spectrum.core.errors import Problem
+from spectrum.core.ids import InstanceId
+from spectrum.core.jobs.commands import Claim, Consequences, Done, Hint, Holding, Rejection, Repeated, Submit
+from spectrum.core.jobs.decide import Decision, decide
+from spectrum.core.jobs.model import Aggregate, Lease
+from spectrum.core.plan import Catalog
+
+
+@dataclass
+class Folding:
+    """The function that a store calls once it has locked and loaded what `asked` needs. `hints` are of its last call."""
+
+    asked: Sequence[Asked]
+    catalog: Catalog
+    claim: ClaimOf | None = None
+    hints: tuple[Hint, ...] = ()
+
+    def __call__(self, loaded: Loaded) -> Folded:
+        if self.claim is None:
+            folded = _Folding(loaded, self.catalog).all(self.asked)
+        else:
+            folded = _claiming(loaded, self.catalog, self.asked, self.claim)
+        self.hints = tuple(
+            hint for written in folded.written.values() for each in written.consequences for hint in each.hints
+        )
+        return folded
+
+
+@dataclass
+class _Folding:
+    loaded: Loaded
+    catalog: Catalog
+    after: dict[InstanceId, Aggregate] = field(default_factory=dict)
+    consequences: dict[InstanceId, list[Consequences]] = field(default_factory=dict)
+    remember: dict[int, Repeated] = field(default_factory=dict)
+    evidence: list[Rejection] = field(default_factory=list)
+
+    def all(self, asked: Sequence[Asked]) -> Folded:
+        results = tuple(self.one(position, each) for position, each in enumerate(asked))
+        return self.folded(results)
+
+    def folded(self, results: tuple[Result, ...], lease: Lease | None = None) -> Folded:
+        written = {
+            instance_id: Written(self.loaded.aggregates.get(instance_id), after, tuple(self.consequences[instance_id]))
+            for instance_id, after in self.after.items()
+        }
+        return Folded(results, written, self.remember, tuple(self.evidence), lease)
+
+    def one(self, position: int, asked: Asked) -> Result:
+        command = asked.command
+        if position in self.loaded.busy_keys or command.instance_id in self.loaded.busy:
+            return DEFERRED
+        if asked.keyed is not None and (known := self.loaded.remembered.get(position)):
+            return known.answer if known.request_digest == asked.keyed.request_digest else _reused(asked.keyed.key)
+        if position in self.loaded.taken:
+            return Rejection(Problem("not-allowed-now", f"There is already an instance named {asked.name}."))
+        result = self._decide(asked)
+        if asked.keyed is not None and not isinstance(result, Rejection | Repeated | Deferred):
+            self.remember[position] = asked.keyed.respond(result)
+        return result
+
+    def _decide(self, asked: Asked) -> Result:
+        command = asked.command
+        aggregate = self.after.get(command.instance_id) or self.loaded.aggregates.get(command.instance_id)
+        if aggregate is None:
+            if not (isinstance(command, Submit) and command.new is not None):
+                return Rejection(Problem("not-found", f"There is no instance {command.instance_id}."))
+            aggregate = Aggregate(command.new, outlines=self.loaded.outlines)
+        decision = decide(aggregate, command, self.loaded.around[command.instance_id], self.catalog)
+        if isinstance(decision, Rejection):
+            self.evidence.append(decision)
+            return decision
+        self._keep(command.instance_id, aggregate, decision)
+        return decision.answer
+
+    def _keep(self, instance_id: InstanceId, before: Aggregate, decision: Decision) -> None:
+        unchanged = decision.aggregate == before and decision.consequences == Consequences()
+        if unchanged and instance_id in self.loaded.aggregates:
+            return
+        self.after[instance_id] = decision.aggregate
+        self.consequences.setdefault(instance_id, []).append(decision.consequences)
+
+
+def _reused(key: str) -> Rejection:
+    detail = f"The Idempotency-Key {key!r} was used for another request. Use a new key for a new request."
+    return Rejection(Problem("idempotency-key-reused", detail))
+
+
+def _claiming(loaded: Loaded, catalog: Catalog, asked: Sequence[Asked], claim: ClaimOf) -> Folded:
+    """A claim: the lease must live, the number must be the next one, and a repeat gets the same answer."""
+    folding_ = _Folding(loaded, catalog)
+    lease = loaded.lease
+    if lease is None or not lease.live or lease.incarnation != claim.incarnation:
+        return folding_.folded(tuple(_lease_is_over(claim) for _ in asked))
+    if claim.number <= lease.claim:
+        return folding_.folded(tuple(_held_again(loaded, lease, each, claim) for each in asked))
+    results: list[Result] = []
+    granted: list[tuple[str, int]] = []
+    for position, each in enumerate(asked):
+        command = _claim_in(each)
+        if len(granted) >= claim.want:
+            results.append(DEFERRED)
+            continue
+        command = replace(command, holds_others=command.holds_others or bool(granted))
+        result = folding_.one(position, replace(each, command=command))
+        if isinstance(result, Holding):
+            granted.append((result.job.id, result.job.fence))
+        results.append(result)
+    renewed = replace(lease, claim=claim.number, claim_answer=tuple(granted))
+    return folding_.folded(tuple(results), renewed)
+
+
+def _claim_in(asked: Asked) -> Claim:
+    if not isinstance(asked.command, Claim):
+        raise TypeError(f"a batch of a claim holds claims alone, not {type(asked.command).__name__}")
+    return asked.command
+
+
+def _lease_is_over(claim: ClaimOf) -> Rejection:
+    detail = f"Lease {claim.lease_id} has ended. Start a new incarnation."
+    return Rejection(Problem("not-allowed-now", detail, extra={"lease": "ended"}))
+
+
+def _held_again(loaded: Loaded, lease: Lease, asked: Asked, claim: ClaimOf) -> Result:
+    """The same answer to the same claim number, for what is still held under it."""
+    command = _claim_in(asked)
+    aggregate = loaded.aggregates.get(command.instance_id)
+    job = aggregate.jobs.get(command.job_id) if aggregate else None
+    same = claim.number == lease.claim and job is not None and (job.id, job.fence) in lease.claim_answer
+    if aggregate is None or job is None or not same or not job.owned:
+        return Done(False)
+    absent = tuple(sorted(place for place, effect in aggregate.effects.items() if not effect.present))
+    return Holding(job, aggregate.instance, loaded.now, keys_absent=absent)

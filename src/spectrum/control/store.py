@@ -1,0 +1,215 @@
+"""The engine's store port: one transaction that locks, loads, folds and writes; what could be done next; leases.
+
+Implementations: `db.store` on PostgreSQL, `sim.twins.store` in memory. One conformance suite holds for both.
+
+Lock order (DESIGN §2): idempotency and name keys, sorted → lease → instance → job → breaker rows → events. A key or an aggregate
+that another copy holds is not waited for: its commands come back as `DEFERRED`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+from spectrum.core.errors import SpectrumError
+from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId, ReleaseId, WorkerId
+from spectrum.core.jobs.commands import Answer, Command, Consequences, Rejection, Repeated
+from spectrum.core.jobs.model import Aggregate, Lease, Surroundings
+
+
+class Unavailable(SpectrumError):
+    """The store can't be reached, or ended the transaction for a reason of its own: nothing was done. Try again later."""
+
+
+class Uncertain(SpectrumError):
+    """The acknowledgement of a commit was lost. `transaction` settles it; `results` hold if it committed."""
+
+    def __init__(self, transaction: str, results: Sequence[Result]) -> None:
+        super().__init__(f"the commit of transaction {transaction} was not acknowledged")
+        self.transaction = transaction
+        self.results = results
+
+
+class Verdict(StrEnum):
+    """What became of a transaction."""
+
+    COMMITTED = "committed"
+    ABORTED = "aborted"
+
+
+class Deferred:
+    """Another copy holds what the command needs: try again in the next flush."""
+
+
+DEFERRED = Deferred()
+
+Result = Answer | Repeated | Rejection | Deferred
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """An Idempotency-Key: to whom it belongs, what was asked under it, and how the answer is to be remembered."""
+
+    organization_id: OrganizationId
+    method: str
+    path: str
+    key: str
+    request_digest: str
+    respond: Callable[[Answer], Repeated]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A command with what it needs locked besides its aggregate. `name` is an instance name to be taken by a create."""
+
+    command: Command
+    keyed: Keyed | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimOf:
+    """The claim that a batch of claim commands belongs to."""
+
+    lease_id: LeaseId
+    incarnation: int
+    number: int
+    want: int
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A stored answer under an Idempotency-Key, with the digest of the request that it belongs to."""
+
+    request_digest: str
+    answer: Repeated
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a transaction found, after its locks. `aggregates` lacks those that do not exist; `busy` are held elsewhere."""
+
+    now: datetime
+    aggregates: Mapping[InstanceId, Aggregate]
+    around: Mapping[InstanceId, Surroundings]
+    outlines: Mapping[ReleaseId, Any] = field(default_factory=dict)
+    busy: frozenset[InstanceId] = frozenset()
+    busy_keys: frozenset[int] = frozenset()  # positions in the batch whose key or name another transaction holds
+    remembered: Mapping[int, Remembered] = field(default_factory=dict)  # by position in the batch
+    taken: frozenset[int] = frozenset()  # positions whose instance name is taken
+    lease: Lease | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What one aggregate became, and what follows from it."""
+
+    before: Aggregate | None
+    after: Aggregate
+    consequences: tuple[Consequences, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """The result of a fold: an answer for every command, and what is to be written with them."""
+
+    results: tuple[Result, ...]
+    written: Mapping[InstanceId, Written] = field(default_factory=dict)
+    remember: Mapping[int, Repeated] = field(default_factory=dict)  # by position: answers to store under their keys
+    evidence: tuple[Rejection, ...] = ()
+    lease: Lease | None = None
+
+
+Fold = Callable[[Loaded], Folded]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Commands of one transaction, in order of arrival, and the pure function that folds them over what is loaded."""
+
+    asked: tuple[Asked, ...]
+    fold: Fold
+    claim: ClaimOf | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A job that could be claimed, or an instance that the sweeper should look at."""
+
+    organization_id: OrganizationId
+    instance_id: InstanceId
+    job_id: JobId | None = None
+    fence: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A job as its lease has it, for a heartbeat."""
+
+    job_id: JobId
+    organization_id: OrganizationId
+    instance_id: InstanceId
+    fence: int
+    claim: int
+    cancelling: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A heartbeat as it was applied: the lease, and what it owns. `fresh` is False for one that came out of order."""
+
+    lease: Lease
+    owned: tuple[Owned, ...]
+    fresh: bool
+
+
+class Store(Protocol):
+    """The system of record, as the engine needs it. Every method may raise `Unavailable`."""
+
+    async def transact(self, batch: Batch) -> Sequence[Result]:
+        """Lock, load, fold, write, commit: one result for every command, in their order.
+
+        Raises `Unavailable` (nothing was done) or `Uncertain`.
+        """
+
+    async def settle(self, transaction: str) -> Verdict:
+        """What became of a transaction whose acknowledgement was lost. Waits while it is still in progress."""
+
+    async def claimable(
+        self, pool_id: PoolId, operations: Mapping[str, frozenset[int]], limit: int, alone: bool
+    ) -> Sequence[Candidate]:
+        """Jobs of the pool that are ready and nobody's, due, not braked; organizations take turns, oldest first within."""
+
+    async def due(self, limit: int) -> Sequence[Candidate]:
+        """Instances with a deadline that has passed, or a waiter and no active job, or a purge that is due."""
+
+    async def owned(self, lease_id: LeaseId) -> Sequence[Owned]:
+        """What a lease holds now, without a lock."""
+
+    async def purgeable(self, limit: int) -> Sequence[Candidate]:
+        """Deleted instances whose retention is over and that have no active job."""
+
+    # ---- the lease lane
+
+    async def open_lease(self, lease: Lease, boot: str) -> tuple[Lease, tuple[Owned, ...]]:
+        """Begin the next incarnation of a worker; the older one's lease ends, and what it owned is returned.
+
+        The same `boot` again gets the same lease.
+        """
+
+    async def beat(self, lease_id: LeaseId, incarnation: int, number: int) -> Beat | None:
+        """Renew a lease; None where it has ended."""
+
+    async def lapsed(self, lease_seconds: float, limit: int) -> Sequence[tuple[LeaseId, WorkerId]]:
+        """Leases to be ended: live ones not renewed in time (counted from the last resumption of the cell's liveness row), and
+        ended ones that still own jobs, because whoever ended them did not get further.
+        """
+
+    async def end_lease(self, lease_id: LeaseId, why: str, if_not_renewed_for: float | None) -> tuple[Owned, ...]:
+        """End a lease (only if it is still not renewed, where asked) and say what it owned."""
+
+    async def tick(self, tolerance_seconds: float) -> datetime:
+        """Move the cell's liveness row; a gap longer than the tolerance is added to the time that does not count."""

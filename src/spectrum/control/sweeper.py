@@ -1,0 +1,88 @@
+"""The sweeper: what nobody asks for but time. Leases that lapsed, deadlines, waiters that nobody promoted, purges that are due.
+
+Every copy runs one; each round is idempotent and safe beside another's (P1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from spectrum.control.dispatch import Dispatch
+from spectrum.control.engine import Engine
+from spectrum.control.store import Candidate, Store, Unavailable
+from spectrum.core import ids
+from spectrum.core.errors import Problem
+from spectrum.core.ids import JobId
+from spectrum.core.jobs.commands import Command, Submit, Tick
+from spectrum.ports import Clock, Entropy
+
+PAGE = 100
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Sweeper:
+    """Sweeps every `period` seconds. `lease_seconds` is how long a lease lives without a heartbeat."""
+
+    store: Store
+    engine: Engine
+    dispatch: Dispatch
+    clock: Clock
+    entropy: Entropy
+    lease_seconds: float
+    period: float = 1.0
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self.sweep()
+            except (Unavailable, Problem) as error:
+                _log.warning("sweep failed; it is tried again", error=str(error))
+            await self.clock.sleep(self.period * (0.8 + 0.4 * self.entropy.uniform()))
+
+    async def sweep(self) -> None:
+        """One round."""
+        await self.store.tick(tolerance_seconds=max(5.0, 3 * self.period))
+        await self._end_lapsed_leases()
+        for candidate in await self.store.due(PAGE):
+            await self._execute(_tick(candidate))
+        for candidate in await self.store.purgeable(PAGE):
+            await self._execute(self._purge(candidate))
+
+    async def _end_lapsed_leases(self) -> None:
+        for lease_id, worker_id in await self.store.lapsed(self.lease_seconds, PAGE):
+            owned = await self.store.end_lease(lease_id, "lapsed", if_not_renewed_for=self.lease_seconds)
+            _log.info("lease lapsed", lease_id=lease_id, worker_id=worker_id, jobs=len(owned))
+            await self.dispatch.lose_all(owned, "its worker's lease lapsed")
+
+    async def _execute(self, command: Command) -> None:
+        """One bad instance holds up no other (P19)."""
+        try:
+            await self.engine.execute(command)
+        except Problem as problem:
+            if problem.slug == "unavailable":
+                raise
+            _log.info("sweep refused", instance_id=command.instance_id, problem=problem.slug, detail=problem.detail)
+
+    def _purge(self, candidate: Candidate) -> Submit:
+        return Submit(
+            id=f"purge/{candidate.instance_id}",
+            instance_id=candidate.instance_id,
+            organization_id=candidate.organization_id,
+            actor="system:sweeper",
+            job_id=JobId(ids.make("job", self.clock.now(), self.entropy.token(10))),
+            operation="purge",
+            operation_version=1,
+        )
+
+
+def _tick(candidate: Candidate) -> Tick:
+    return Tick(
+        id=f"tick/{candidate.instance_id}",
+        instance_id=candidate.instance_id,
+        organization_id=candidate.organization_id,
+        actor="system:sweeper",
+    )

@@ -1,0 +1,189 @@
+"""The worker: one incarnation after another, each with a lease, a heartbeat, and the jobs that it claimed."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import structlog
+
+from spectrum.core.errors import Problem
+from spectrum.core.ids import JobId
+from spectrum.core.jobs.commands import Holding
+from spectrum.core.plan import Catalog
+from spectrum.core.retry import backoff
+from spectrum.ports import Clock, Entropy, Spawner
+from spectrum.providers.protocol import Provider
+from spectrum.worker.context import Renderer
+from spectrum.worker.link import Incarnation, Link, LinkDown
+from spectrum.worker.run import JobRun, Means
+from spectrum.worker.spool import Spool
+
+POLL_SECONDS = 10.0
+LEASE_MARGIN = 0.75  # of a lease: no new effect is begun after that much of it
+
+_log = structlog.get_logger(__name__)
+
+
+class _Over(Exception):
+    """This incarnation has ended."""
+
+
+@dataclass
+class Worker:
+    """Claims jobs of its pool and runs them on one target. `capacity` is how many at a time."""
+
+    link: Link
+    provider: Provider
+    catalog: Catalog
+    renderer: Renderer
+    clock: Clock
+    entropy: Entropy
+    spawner: Spawner
+    spool: Spool
+    capacity: int = 16
+    _runs: dict[tuple[JobId, int], JobRun] = field(default_factory=dict)
+    _right_until: float = 0.0
+    _claim_seen: int = 0
+    _draining: bool = False
+
+    async def run(self) -> None:
+        """Work until drained. An incarnation that has ended is followed by the next."""
+        boot = self.entropy.token(16).hex()
+        while not self._draining:
+            try:
+                incarnation, left = await self._start(boot)
+                boot = self.entropy.token(16).hex()
+                await self._deliver_spool(incarnation)
+                await self._serve(incarnation, left)
+            except _Over:
+                _log.info("incarnation ended; starting the next")
+            finally:
+                self._lose_all()
+
+    async def drain(self) -> None:
+        """Claim nothing new, and let what runs end."""
+        self._draining = True
+        while self._runs:
+            await self.clock.sleep(0.1)
+
+    async def _start(self, boot: str) -> tuple[Incarnation, float]:
+        tries = 0
+        while True:
+            left = self.clock.monotonic()
+            try:
+                return await self.link.start(boot), left
+            except LinkDown:
+                tries += 1
+                await self.clock.sleep(backoff(min(tries, 4), f"{boot}:{tries}").total_seconds())
+
+    async def _deliver_spool(self, incarnation: Incarnation) -> None:
+        """What an earlier incarnation could not report: refused by now, but kept as evidence (DESIGN §3.5)."""
+        for news in self.spool.all():
+            try:
+                await self.link.report(incarnation, news)
+            except LinkDown:
+                return
+            except Problem as problem:
+                _log.info("spooled report refused", job_id=news.job_id, problem=problem.slug)
+            self.spool.drop(news)
+
+    async def _serve(self, incarnation: Incarnation, left: float) -> None:
+        self._right_until = left + incarnation.lease_seconds * LEASE_MARGIN
+        self._claim_seen = 0
+        beating = self.spawner.spawn(self._beat(incarnation), "heartbeat")
+        claiming = self.spawner.spawn(self._claim(incarnation), "claim")
+        try:
+            done, _ = await asyncio.wait({beating, claiming}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            beating.cancel()
+            claiming.cancel()
+
+    # ---- the lease
+
+    async def _beat(self, incarnation: Incarnation) -> None:
+        """Keep the lease alive. A failed heartbeat says nothing about ownership: it is tried again."""
+        number = 0
+        while not (self._draining and not self._runs):
+            number += 1
+            left = self.clock.monotonic()
+            held = tuple(self._runs)
+            try:
+                pulse = await self.link.beat(incarnation, number, self._claim_seen, held)
+            except LinkDown:
+                await self.clock.sleep(min(1.0, incarnation.heartbeat_seconds))
+                continue
+            except Problem as problem:
+                raise _Over from problem
+            self._right_until = max(self._right_until, left + incarnation.lease_seconds * LEASE_MARGIN)
+            for pair in pulse.lost:
+                if run := self._runs.get(pair):
+                    run.lose()
+            for (job_id, _), run in list(self._runs.items()):
+                if job_id in pulse.cancels:
+                    run.cancel()
+            await self.clock.sleep(incarnation.heartbeat_seconds)
+
+    async def _right(self) -> None:
+        while self.clock.monotonic() >= self._right_until:
+            await self.clock.sleep(0.2)
+
+    # ---- claiming
+
+    async def _claim(self, incarnation: Incarnation) -> None:
+        number = 0
+        while not self._draining:
+            want = self.capacity - len(self._runs)
+            granted = 0
+            if want > 0:
+                number += 1
+                holdings = await self._claim_once(incarnation, number, want)
+                self._claim_seen = number
+                granted = len(holdings)
+                for holding in holdings:
+                    self._run(incarnation, holding)
+            if granted < max(want, 1):
+                await self._poll()
+
+    async def _claim_once(self, incarnation: Incarnation, number: int, want: int) -> list[Holding]:
+        tries = 0
+        while True:
+            try:
+                return list(await self.link.claim(incarnation, number, want, bool(self._runs)))
+            except LinkDown:
+                tries += 1
+                pause = backoff(min(tries, 3), f"{incarnation.lease_id}:{number}:{tries}")
+                await self.clock.sleep(pause.total_seconds())
+            except Problem as problem:
+                raise _Over from problem
+
+    async def _poll(self) -> None:
+        try:
+            await self.link.poll(POLL_SECONDS)
+        except LinkDown:
+            await self.clock.sleep(1.0)
+        except Problem as problem:
+            raise _Over from problem
+
+    def _run(self, incarnation: Incarnation, holding: Holding) -> None:
+        means = Means(
+            self.link, self.catalog, self.renderer, self.clock, self.spawner, self.spool, incarnation, self._right
+        )
+        run = JobRun(means, self.provider, holding)
+        key = (holding.job.id, holding.job.fence)
+        self._runs[key] = run
+
+        async def until_done() -> None:
+            try:
+                await run.run()
+            finally:
+                self._runs.pop(key, None)
+
+        self.spawner.spawn(until_done(), f"job {holding.job.id}")
+
+    def _lose_all(self) -> None:
+        for run in list(self._runs.values()):
+            run.lose()
+        self._runs.clear()

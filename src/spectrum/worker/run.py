@@ -1,0 +1,452 @@
+"""One job in the hands of its holder: which step next, what came of it, what to tell the control plane (DESIGN §3.5–3.11).
+
+Before an effect its intent is committed; after it, the outcome. Outcome n and intent n+1 travel in one report.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from spectrum.core import plan as plans
+from spectrum.core.errors import ErrorClass, Failure, Fault, Problem, StaleFence
+from spectrum.core.jobs.commands import Holding, Intent, Outcome, Result, Verdict
+from spectrum.core.jobs.model import Instance, Job, Step
+from spectrum.core.jobs.table import UNWOUND, JobState, Phase, StepState, WaitsFor, Wants
+from spectrum.core.observation import Observed, Presence
+from spectrum.core.plan import Catalog
+from spectrum.core.retry import backoff
+from spectrum.operations.context import Action, GivenUp
+from spectrum.ports import Clock, Spawner
+from spectrum.providers.protocol import Call, Provider, Strength
+from spectrum.worker.context import Renderer, StepContext
+from spectrum.worker.link import Handback, Incarnation, Link, LinkDown, News
+from spectrum.worker.spool import Spool
+
+RELEASE_AFTER = 20.0  # seconds of waiting that are better spent without holding the job
+REFUSED_PAUSE = 1.0
+ATTEMPT_MARGIN = 0.85  # of an attempt's time: the worker gives up before the engine does
+UNDECIDED_SIGHTINGS = 3
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Means:
+    """What every job of a worker is run with."""
+
+    link: Link
+    catalog: Catalog
+    renderer: Renderer
+    clock: Clock
+    spawner: Spawner
+    spool: Spool
+    incarnation: Incarnation
+    right: Callable[[], Awaitable[None]]
+
+
+@dataclass
+class JobRun:
+    """Runs a job until it ends, is handed back, or is lost."""
+
+    means: Means
+    provider: Provider
+    holding: Holding
+    job: Job = field(init=False)
+    instance: Instance = field(init=False)
+    absent: frozenset[tuple[str, str]] = frozenset()
+    gone: bool = False
+    cancelling: bool = False
+
+    def __post_init__(self) -> None:
+        self.renderer = self.means.renderer
+        self.clock = self.means.clock
+        self._number = 0
+        self._attempts: dict[str, asyncio.Task[None]] = {}
+        self._outcomes: list[Outcome] = []
+        self._pauses: dict[str, float] = {}
+        self._checked_unwound = False
+        self._reopen: tuple[str, ...] = ()
+        self._verdict = Verdict.NONE
+        self._wake = asyncio.Event()
+        self._take(self.holding)
+
+    # ---- seen by attempts
+
+    @property
+    def giving_up(self) -> bool:
+        return self.gone or self.cancelling
+
+    async def right(self) -> None:
+        await self.means.right()
+
+    # ---- told by the worker
+
+    def lose(self) -> None:
+        """The job is somebody else's: nothing that is still under way here counts."""
+        self.gone = True
+        self._wake.set()
+
+    def cancel(self) -> None:
+        """A cancel was asked for: stop at the next safe point."""
+        self.cancelling = True
+        self._wake.set()
+
+    # ---- the run
+
+    async def run(self) -> None:
+        try:
+            if await self._deliver_fence():
+                while not self.gone:
+                    await self._round()
+        finally:
+            for task in self._attempts.values():
+                task.cancel()
+
+    async def _deliver_fence(self) -> bool:
+        """The first act of a claim: only then may what is observed be believed (DESIGN §3.15)."""
+        for tries in range(3):
+            try:
+                await self.provider.survey(self.instance.id, self.job.fence)
+            except StaleFence:
+                return False
+            except Fault as fault:
+                _log.info("target does not answer", job_id=self.job.id, code=fault.failure.code)
+                await self.clock.sleep(backoff(tries + 1, f"{self.job.id}:{self.job.fence}:{tries}").total_seconds())
+            else:
+                return not self.gone
+        await self._release(WaitsFor.BREAKER, 5.0)
+        return False
+
+    async def _round(self) -> None:
+        self._wake.clear()
+        outcomes, self._outcomes = tuple(self._outcomes), []
+        intents = self._next_intents(outcomes)
+        verdict = self._next_verdict(outcomes)
+        if outcomes or intents or verdict is not Verdict.NONE:
+            await self._report(outcomes, intents, verdict)
+            return
+        self._observe_unknown()
+        if not self._attempts and not self._start_unwound_check():
+            pause = self._next_due()
+            if pause > RELEASE_AFTER:
+                await self._release(WaitsFor.RETRY, pause)
+                return
+        await self._wait(self._next_due())
+
+    async def _wait(self, seconds: float) -> None:
+        """Until something ends, is told, or is due."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(max(seconds, 0.01), 3600.0)):
+                await self._wake.wait()
+
+    # ---- what to do next
+
+    def _next_intents(self, outcomes: tuple[Outcome, ...]) -> tuple[Intent, ...]:
+        if any(outcome.result in (Result.ERROR, Result.TIMEOUT, Result.UNDECIDABLE) for outcome in outcomes):
+            return ()
+        finished = {outcome.step for outcome in outcomes if outcome.result in (Result.DONE, Result.ADOPTED)}
+        if self.job.state is JobState.RUNNING and not self.cancelling:
+            seen_absent = {outcome.step for outcome in outcomes if outcome.result is Result.ABSENT}
+            ready = plans.ready(self.job.steps, finished)
+            return tuple(self._intent(step) for step in ready if self._may_start(step, seen_absent))
+        if self.job.state is JobState.UNWINDING:
+            undone = {outcome.step for outcome in outcomes if outcome.phase is Phase.UNDO} & finished
+            ready = plans.unwindable(self.job.steps, undone)
+            return tuple(Intent(step.name, Phase.UNDO) for step in ready if self._idle(step) and self._due(step))
+        return ()
+
+    def _intent(self, step: Step) -> Intent:
+        return Intent(step.name, Phase.REPLACE if step.state is StepState.REPLACING else Phase.DO)
+
+    def _may_start(self, step: Step, seen_absent: set[str]) -> bool:
+        if not self._idle(step) or not self._due(step):
+            return False
+        return step.state is not StepState.UNKNOWN or step.slot is None or step.name in seen_absent
+
+    def _idle(self, step: Step) -> bool:
+        return step.name not in self._attempts and not step.outstanding
+
+    def _due(self, step: Step) -> bool:
+        paused = self._pauses.get(step.name, 0.0) > self.clock.monotonic()
+        return not paused and (step.retry_at is None or step.retry_at <= self._server_now())
+
+    def _next_due(self) -> float:
+        """Seconds until a step may be tried again; long where nothing waits for time."""
+        now, mono = self._server_now(), self.clock.monotonic()
+        retries = [(step.retry_at - now).total_seconds() for step in self.job.steps if step.retry_at is not None]
+        pauses = [until - mono for until in self._pauses.values() if until > mono]
+        return max(0.0, min([*retries, *pauses])) if retries or pauses else 3600.0 if self._attempts else 1.0
+
+    def _server_now(self) -> datetime:
+        return self.holding.at + timedelta(seconds=self.clock.monotonic() - self._taken_at)
+
+    def _next_verdict(self, outcomes: tuple[Outcome, ...]) -> Verdict:
+        if self._verdict is not Verdict.NONE:
+            return self._verdict
+        cancelling = self.cancelling or self.job.state is JobState.CANCELLING
+        if cancelling and self.job.state in (JobState.RUNNING, JobState.CANCELLING) and not self._attempts:
+            reported = {outcome.step for outcome in outcomes}
+            if all(not step.outstanding or step.name in reported for step in self.job.steps):
+                return Verdict.ACKNOWLEDGED
+        return Verdict.NONE
+
+    # ---- attempts
+
+    def _start(self, step: Step, work: Callable[[Step], Awaitable[Outcome | None]]) -> None:
+        async def attempt() -> None:
+            try:
+                outcome = await work(step)
+            except StaleFence:
+                self.lose()
+            else:
+                if outcome is not None:
+                    self._outcomes.append(outcome)
+            finally:
+                self._attempts.pop(step.name, None)
+                self._wake.set()
+
+        self._attempts[step.name] = self.means.spawner.spawn(attempt(), f"attempt {step.name}")
+
+    def _action(self, step: Step) -> Action:
+        operation = self.means.catalog[self.job.operation, self.job.operation_version]
+        action: Action = operation.actions[step.action]
+        return action
+
+    async def _work(self, step: Step) -> Outcome:
+        """One announced attempt: do, undo, or take the old key away."""
+        context = StepContext(self, step)
+
+        async def act() -> Mapping[str, Any]:
+            match step.phase:
+                case Phase.DO:
+                    return await self._action(step).do(context)
+                case Phase.UNDO:
+                    undo = self._action(step).undo
+                    return await undo(context) if undo is not None else output_of(await context.restore())
+                case Phase.REPLACE:
+                    return output_of(await context.remove())
+
+        return await self._tried(step, act, step.attempt_seconds * ATTEMPT_MARGIN)
+
+    async def _tried(self, step: Step, act: Callable[[], Awaitable[Mapping[str, Any]]], seconds: float) -> Outcome:
+        """The outcome of `act`. Whatever it raises is classified; what it leaves open is a timeout."""
+
+        def outcome(result: Result, **rest: Any) -> Outcome:
+            return Outcome(step.name, step.phase, step.token, result, **rest)
+
+        try:
+            async with asyncio.timeout(seconds):
+                return outcome(Result.DONE, output=await act())
+        except StaleFence:
+            raise
+        except TimeoutError:
+            failure = Failure(ErrorClass.TRANSIENT, "timeout", f"No answer within {seconds:g} s.")
+            return outcome(Result.TIMEOUT, failure=failure)
+        except GivenUp:
+            failure = Failure(ErrorClass.TRANSIENT, "given-up", "Given up, because the job is to be cancelled.")
+            return outcome(Result.ERROR if step.slot is None else Result.TIMEOUT, failure=failure)
+        except Fault as fault:
+            return outcome(Result.ERROR, failure=fault.failure)
+        except (LinkDown, Problem) as error:
+            failure = Failure(ErrorClass.TRANSIENT, "control-plane", f"The control plane did not help: {error}")
+            return outcome(Result.ERROR, failure=failure)
+        except Exception as error:
+            _log.exception("step raised what it should not", job_id=self.job.id, step=step.name)
+            failure = Failure(ErrorClass.TRANSIENT, "internal", f"{type(error).__name__}: {error}")
+            return outcome(Result.ERROR, failure=failure)
+
+    # ---- unknown attempts
+
+    def _observe_unknown(self) -> None:
+        if self.job.state is not JobState.RUNNING or self.cancelling:
+            return
+        for step in plans.ready(self.job.steps):
+            if step.state is StepState.UNKNOWN and step.slot and self._idle(step) and self._due(step):
+                self._start(step, self._observe)
+
+    async def _observe(self, step: Step) -> Outcome:
+        """What became of an attempt that nobody spoke for: adopted, absent twice, or undecidable (DESIGN §3.8)."""
+        found: list[Result] = []
+
+        async def act() -> Mapping[str, Any]:
+            result, output = await self._decide_unknown(step)
+            found.append(result)
+            return output
+
+        outcome = await self._tried(step, act, step.step_seconds)
+        if outcome.result is Result.DONE:
+            return Outcome(step.name, step.phase, step.token, found[0], output=outcome.output)
+        return outcome
+
+    async def _decide_unknown(self, step: Step) -> tuple[Result, Mapping[str, Any]]:
+        context = StepContext(self, step)
+        opposite = undecided = 0
+        while True:
+            seen = await self.provider.observe(Call(self.instance.id, step.slot or "", "", self.job.fence))
+            match self._as_wanted(step, seen):
+                case True:
+                    adopt = self._action(step).adopt
+                    return Result.ADOPTED, await adopt(context) if adopt is not None else output_of(seen)
+                case False:
+                    opposite += 1
+                    if opposite == 2:
+                        return Result.ABSENT, {}
+                case None:
+                    undecided += 1
+                    if undecided == UNDECIDED_SIGHTINGS:
+                        return Result.UNDECIDABLE, {}
+            await context.pause(self.provider.settle)
+
+    def _as_wanted(self, step: Step, seen: Observed) -> bool | None:
+        if seen.presence is Presence.UNKNOWN:
+            return None
+        present = seen.presence is Presence.PRESENT
+        if step.wants is Wants.PRESENT:
+            return present and seen.key == step.effect_key
+        return not present
+
+    # ---- the unwound post-condition
+
+    def _start_unwound_check(self) -> bool:
+        settled = all(step.state in UNWOUND for step in self.job.steps)
+        if self.job.state is not JobState.UNWINDING or not settled or self._verdict is not Verdict.NONE:
+            return False
+        task = self.means.spawner.spawn(self._check_unwound(), "check unwound")
+        self._attempts["(unwound)"] = task
+        return True
+
+    async def _check_unwound(self) -> None:
+        """Success is never assumed: the slots are looked at (DESIGN §3.10)."""
+        try:
+            wrong = await self._not_as_before()
+            if wrong and self.provider.strength is Strength.ATOMIC:
+                self._verdict, self._reopen = Verdict.REOPENED, wrong
+            elif not wrong and self.provider.strength is Strength.BEST_EFFORT:
+                await self.clock.sleep(self.provider.settle)
+                wrong = await self._not_as_before()
+                self._verdict, self._reopen = (Verdict.REOPENED, wrong) if wrong else (Verdict.UNWOUND, ())
+            else:
+                self._verdict, self._reopen = (Verdict.REOPENED, wrong) if wrong else (Verdict.UNWOUND, ())
+        except StaleFence:
+            self.lose()
+        except Fault as fault:
+            _log.info("unwound state can't be seen", job_id=self.job.id, code=fault.failure.code)
+            await self.clock.sleep(self.provider.settle)
+        finally:
+            self._attempts.pop("(unwound)", None)
+            self._wake.set()
+
+    async def _not_as_before(self) -> tuple[str, ...]:
+        seen = {each.slot: each for each in await self.provider.survey(self.instance.id, self.job.fence)}
+        return tuple(
+            step.name
+            for step in self.job.steps
+            if step.state is StepState.UNDONE and step.slot and not self._as_before(step.slot, seen.get(step.slot))
+        )
+
+    def _as_before(self, slot: str, seen: Observed | None) -> bool:
+        key = self.job.baseline.get(slot)
+        if key is None:
+            return seen is None or seen.presence is Presence.ABSENT
+        return seen is not None and seen.presence is Presence.PRESENT and seen.key == key
+
+    # ---- telling
+
+    async def _report(self, outcomes: tuple[Outcome, ...], intents: tuple[Intent, ...], verdict: Verdict) -> None:
+        news = News(
+            self.job.organization_id,
+            self.instance.id,
+            self.job.id,
+            self.job.fence,
+            self._number + 1,
+            outcomes,
+            intents,
+            verdict,
+            self._reopen,
+        )
+        answer = await self._deliver(news)
+        if answer is None or answer.gone:
+            self.lose()
+            return
+        self._number += 1
+        self._verdict, self._reopen = Verdict.NONE, ()
+        self._take(answer)
+        for intent in intents:
+            self._begin(intent, answer)
+
+    async def _deliver(self, news: News) -> Holding | None:
+        """The answer to a report, however long the control plane is away; None where it is refused."""
+        tries = 0
+        while not self.gone:
+            try:
+                answer = await self.means.link.report(self.means.incarnation, news)
+            except LinkDown:
+                if tries == 0:
+                    self.means.spool.put(news)
+                tries += 1
+                pause = backoff(min(tries, 4), f"{news.job_id}:{news.fence}:{news.number}:{tries}")
+                await self.clock.sleep(pause.total_seconds())
+            except Problem as problem:
+                _log.info("report refused", job_id=news.job_id, problem=problem.slug, detail=problem.detail)
+                self.means.spool.drop(news)
+                return None
+            else:
+                if tries:
+                    self.means.spool.drop(news)
+                return answer
+        return None
+
+    def _take(self, answer: Holding) -> None:
+        self.holding = answer
+        self.job = answer.job
+        self.instance = answer.instance
+        self.absent = frozenset(answer.keys_absent)
+        self._taken_at = self.clock.monotonic()
+        if self.job.state is JobState.CANCELLING:
+            self.cancelling = True
+        elif self.job.state is JobState.UNWINDING:
+            self.cancelling = False
+
+    def _begin(self, intent: Intent, answer: Holding) -> None:
+        step = self.job.step(intent.step)
+        if why := answer.refused.get(intent.step):
+            self._pauses[intent.step] = self.clock.monotonic() + REFUSED_PAUSE
+            _log.debug("intent refused", job_id=self.job.id, step=intent.step, why=why)
+        elif step is not None and step.outstanding:
+            self._start(step, self._work)
+
+    async def _release(self, why: WaitsFor, seconds: float) -> None:
+        until = self._server_now() + timedelta(seconds=seconds)
+        handback = Handback(self.job.organization_id, self.instance.id, self.job.id, self.job.fence, until, why)
+        try:
+            await self.means.link.release(self.means.incarnation, handback)
+        except (LinkDown, Problem) as error:
+            # Not listing it in the next heartbeat has the same effect.
+            _log.info("release was not heard", job_id=self.job.id, error=str(error))
+        self.lose()
+
+
+def output_of(seen: Observed) -> Mapping[str, Any]:
+    """What of an observation goes into the instance's record."""
+    if seen.facts is None:
+        return {}
+    facts = seen.facts
+    return {
+        "facts": {
+            "ports": dict(facts.ports),
+            "roots": dict(facts.roots),
+            "hosts": dict(facts.hosts),
+            "binds": dict(facts.binds),
+            "addresses": dict(facts.addresses),
+        },
+        "conditions": [
+            {"type": c.type, "status": c.status, "reason": c.reason, "message": c.message} for c in seen.conditions
+        ],
+    }

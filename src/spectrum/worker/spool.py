@@ -1,0 +1,51 @@
+"""Reports that could not be delivered yet, kept on disk until they are answered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import TypeAdapter
+
+from spectrum.worker.link import News
+
+_news = TypeAdapter(News)
+
+
+class Spool(Protocol):
+    def put(self, news: News) -> None:
+        """Keep it until it is dropped; the same report again is kept once."""
+
+    def drop(self, news: News) -> None:
+        """It was answered, with yes or with no."""
+
+    def all(self) -> Sequence[News]:
+        """What is kept, oldest first."""
+
+
+class DiskSpool:
+    """One file a report, written whole or not at all. Reports hold no secret (DESIGN §3.17)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def put(self, news: News) -> None:
+        path = self._path(news)
+        draft = path.with_suffix(".tmp")
+        with draft.open("wb") as file:
+            file.write(_news.dump_json(news))
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+
+    def drop(self, news: News) -> None:
+        self._path(news).unlink(missing_ok=True)
+
+    def all(self) -> Sequence[News]:
+        return [_news.validate_json(path.read_bytes()) for path in sorted(self._folder.glob("*.json"))]
+
+    def _path(self, news: News) -> Path:
+        return self._folder / f"{news.job_id}.{news.fence:020d}.{news.number:06d}.json"
