@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import spectrum.ports
 from sim.choices import Choices, Tape
 from sim.invariants import Judge
 from sim.loop import Line, Mode, SimLoop, SimulationError
@@ -36,17 +39,26 @@ class Outcome:
     tape: Tape = field(repr=False)
 
 
-def run(scenario: Scenario, seed: int, tape: Tape | None = None, rates: Mapping[str, float] | None = None) -> Outcome:
-    """Run the scenario. `tape` replays recorded choices instead of drawing them; `rates` fixes the rates of some faults."""
+def run(
+    scenario: Scenario,
+    seed: int,
+    tape: Tape | None = None,
+    rates: Mapping[str, float] | None = None,
+    others: float | None = None,
+) -> Outcome:
+    """Run the scenario.
+
+    `tape` replays recorded choices instead of drawing them; `rates` fixes the rates of some faults, `others` that of all the rest.
+    """
     mode = _MODES[seed % len(_MODES)]
     choices = Choices(seed, tape)
-    faults = Faults(choices, rates)
+    faults = Faults(choices, rates, others)
     loop = SimLoop(choices, mode, MAX_STEPS, MAX_TIME)
     # A collection in the middle would run finalizers at a step that depends on what was allocated before.
     collecting = gc.isenabled()
     gc.disable()
     try:
-        with buggified(faults.buggify):
+        with buggified(faults.buggify), _heard(loop):
             violation = _judged(World(loop, choices, faults), scenario)
         return Outcome(
             seed=seed,
@@ -65,6 +77,22 @@ def run(scenario: Scenario, seed: int, tape: Tape | None = None, rates: Mapping[
         loop.close()
         if collecting:
             gc.enable()
+
+
+@contextmanager
+def _heard(loop: SimLoop) -> Iterator[None]:
+    """Production code logs what a task of its own ended with, and goes on; a simulation does not."""
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            loop.complain(f"{record.getMessage()}: {record.exc_info[1]!r}" if record.exc_info else record.getMessage())
+
+    logger, ear = logging.getLogger(spectrum.ports.__name__), Ear(logging.ERROR)
+    logger.addHandler(ear)
+    try:
+        yield
+    finally:
+        logger.removeHandler(ear)
 
 
 def _judged(world: World, scenario: Scenario) -> Violation | None:

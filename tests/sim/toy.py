@@ -6,7 +6,7 @@ It checks the simulator, not SPECTRUM: whatever is planted here has to be found 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -74,7 +74,9 @@ class Database:
             self.writes.append((before, row, fence))
             if event:
                 self.events.add((row.job, row.step))
-            SimLoop.current().tell(f"{row.job} is at step {row.step}, version {row.version}, fence {row.fence}", "database")
+            SimLoop.current().tell(
+                f"{row.job} is at step {row.step}, version {row.version}, fence {row.fence}", "database"
+            )
             SimLoop.current().changed()
 
         await self.line.call("db.commit", work)
@@ -271,4 +273,3 @@ no_fence = toy(Bug.NO_FENCE)
 lost_update = toy(Bug.LOST_UPDATE)
 ack_before_commit = toy(Bug.ACK_BEFORE_COMMIT)
 dual_write = toy(Bug.DUAL_WRITE)
-PLANTED: dict[Bug, Callable[[], Scenario]] = {bug: (lambda bug=bug: toy(bug)) for bug in Bug}
