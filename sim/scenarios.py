@@ -18,6 +18,7 @@ from spectrum.core.ids import InstanceId, make
 from spectrum.core.product.resources import Base, Hook, PortRequest, Service, Volume
 from spectrum.providers.protocol import Call, Presence, Provider, Resource, Strength
 
+BASE = "instance/base"
 PATIENCE = 3.0  # seconds that a caller waits for the target
 ATTEMPTS = 3  # under one fence
 TROUBLE = 60.0  # seconds with faults
@@ -78,7 +79,7 @@ def provider(strength: Strength, bugs: frozenset[Bug] = frozenset()) -> Scenario
 def _wanted(world: World) -> Wanted:
     web = Service("web", ("serve",), ports=(PortRequest("web", 80, True),))
     resources: dict[str, Resource] = {
-        "base/base": Base("acme", web.ports),
+        BASE: Base("acme", web.ports),
         "db/volume": Volume("dbdata"),
         "web/container": web,
         "migrate/hook": Hook("migrate", web, ("migrate",), timeout=60.0),
@@ -93,7 +94,8 @@ async def _contend(world: World, host: Host, target: Provider, wanted: Wanted) -
         await host.clock.sleep(1 + 4 * host.entropy.uniform())
         fence = wanted.claim()
         world.loop.tell(f"takes the instance under fence {fence}")
-        slot = sorted(wanted.keys)[int(host.entropy.uniform() * len(wanted.keys))]
+        wanted.keys[BASE] = wanted.keys[BASE] or f"{BASE}.{fence}"
+        slot = list(wanted.keys)[1 + int(host.entropy.uniform() * (len(wanted.keys) - 1))]
         wanted.keys[slot] = f"{slot}.{fence}" if host.entropy.uniform() < 0.7 else None
         try:
             await _do_or_undo(world, target, wanted, fence)

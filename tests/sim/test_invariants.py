@@ -11,12 +11,9 @@ from sim import marks
 from sim.invariants import PROMISES, REGISTRY, invariant, unwatched
 from sim.twins.provider import Bug, MemoryTarget
 from sim.world import World
-from spectrum.core.ids import InstanceId
 from spectrum.core.product.resources import Volume
 from spectrum.providers.protocol import Call, Strength
-from tests.sim.simulated import simulate
-
-INSTANCE = InstanceId("ins_019b76da-a800-7000-8000-000000000001")
+from tests.sim.simulated import INSTANCE, grounded, simulate
 
 
 def call(fence: int, token: int, key: str = "data.1") -> Call:
@@ -41,7 +38,7 @@ def test_every_invariant_says_what_it_checks() -> None:
 
 def test_a_second_thing_in_a_slot_breaks_p2_at_once() -> None:
     async def body(world: World) -> None:
-        target = MemoryTarget(world.faults, bugs=frozenset({Bug.TWO_PER_SLOT}))
+        target = grounded(world, bugs=frozenset({Bug.TWO_PER_SLOT}))
         world.watch(target)
         await target.connect().ensure(call(1, 1, "data.1"), Volume("data"))
         await target.connect().ensure(call(1, 2, "data.2"), Volume("data"))
@@ -56,7 +53,7 @@ def test_a_second_thing_in_a_slot_breaks_p2_at_once() -> None:
 @pytest.mark.parametrize(("strength", "broken"), [(Strength.ATOMIC, True), (Strength.BEST_EFFORT, False)])
 def test_a_stale_call_that_has_an_effect_breaks_p4_on_an_atomic_target_only(strength: Strength, broken: bool) -> None:
     async def body(world: World) -> None:
-        target = MemoryTarget(world.faults, strength, bugs=frozenset({Bug.NO_FENCE, Bug.NO_TOKEN}))
+        target = grounded(world, strength, bugs=frozenset({Bug.NO_FENCE, Bug.NO_TOKEN}))
         world.watch(target)
         await target.connect().observe(call(2, 0))
         await target.connect().ensure(call(1, 1), Volume("data"))
@@ -98,6 +95,7 @@ def test_marks_count_and_say_which_were_never_reached() -> None:
 def test_a_mark_is_declared_before_it_is_reached() -> None:
     with pytest.raises(ValueError, match="not declared"):
         marks.sometimes("nobody knows this mark")
+    assert marks.declare("a mark that is known", "its reason") == "a mark that is known"
     with pytest.raises(ValueError, match="declared twice"):
-        marks.declare("a host crashed", "some other reason")
+        marks.declare("a mark that is known", "some other reason")
     assert marks.never_reached(Counter(), ["x"]) == ("x",)

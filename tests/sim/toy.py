@@ -22,7 +22,7 @@ from sim.twins.wire import Unreachable, Wire
 from sim.world import Scenario, World
 from spectrum.core.errors import Fault
 from spectrum.core.ids import InstanceId, make
-from spectrum.core.product.resources import Volume
+from spectrum.core.product.resources import Base, Volume
 from spectrum.ports import Tasks
 from spectrum.providers.protocol import Call
 
@@ -218,6 +218,9 @@ class Worker:
         job, fence, step = claimed
         SimLoop.current().tell(f"works on {job} from step {step} under fence {fence}")
         provider = self.target.connect()
+        async with asyncio.timeout(3):
+            base = Call(self.instances[job], "instance/base", "base.1", fence, fence * 100)
+            await provider.ensure(base, Base(job))
         for number in range(step + 1, STEPS + 1):
             slot = f"data-{number}/volume"
             call = Call(self.instances[job], slot, f"{slot}.1", fence, fence * 100 + number)

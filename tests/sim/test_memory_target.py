@@ -8,18 +8,16 @@ import pytest
 
 from sim.hosts import Host
 from sim.twins.faults import Ending
-from sim.twins.provider import Act, MemoryProvider, MemoryTarget, Script
+from sim.twins.provider import Act, MemoryProvider
+from sim.twins.things import Script
 from sim.world import World
 from spectrum.core.errors import ErrorClass, Fault, StaleFence
-from spectrum.core.ids import InstanceId
-from spectrum.core.product.resources import Base, HealthCheck, Hook, PortRequest, Service, Volume
+from spectrum.core.product.resources import HealthCheck, Hook, PortRequest, Service, Volume
 from spectrum.providers.protocol import Call, Health, Presence, Resource, Strength
-from tests.sim.simulated import simulate
+from tests.sim.simulated import INSTANCE, acts, grounded, simulate, things
 
-INSTANCE = InstanceId("ins_019b76da-a800-7000-8000-000000000001")
 WEB = Service("web", ("serve",), ports=(PortRequest("web", 80, True),))
 WHOLE: dict[str, Resource] = {
-    "base": Base("acme", WEB.ports),
     "volume": Volume("data"),
     "web": WEB,
     "migrate": Hook("migrate", WEB, ("m",), 60.0),
@@ -28,10 +26,6 @@ WHOLE: dict[str, Resource] = {
 
 def call(fence: int, token: int = 0, slot: str = "web/container", key: str = "web.1") -> Call:
     return Call(INSTANCE, slot, key, fence, token)
-
-
-def acts(target: MemoryTarget) -> list[Act]:
-    return [entry.act for entry in target.ledger if entry.act is not Act.ARRIVED]
 
 
 async def gone_by(provider: MemoryProvider, seconds: float, fence: int = 1, token: int = 1) -> None:
@@ -44,7 +38,7 @@ async def gone_by(provider: MemoryProvider, seconds: float, fence: int = 1, toke
 @pytest.mark.parametrize("strength", list(Strength))
 def test_an_observation_delivers_its_fence_and_keeps_lower_ones_out(strength: Strength) -> None:
     async def body(world: World) -> None:
-        provider = MemoryTarget(world.faults, strength).connect()
+        provider = grounded(world, strength).connect()
         await provider.observe(call(5))
 
         for late in (provider.observe(call(4)), provider.ensure(call(4, 9), WEB), provider.remove(call(4, 9))):
@@ -59,13 +53,13 @@ def test_an_observation_delivers_its_fence_and_keeps_lower_ones_out(strength: St
 @pytest.mark.parametrize("strength", list(Strength))
 def test_a_token_is_recorded_also_where_there_is_nothing_to_do(strength: Strength) -> None:
     async def body(world: World) -> None:
-        target = MemoryTarget(world.faults, strength)
+        target = grounded(world, strength)
         provider = target.connect()
         await provider.remove(call(1, 7))
 
         with pytest.raises(StaleFence):
             await provider.ensure(call(1, 6), WEB)
-        assert not target.things
+        assert not things(target)
 
     assert simulate(body).violation is None
 
@@ -73,7 +67,7 @@ def test_a_token_is_recorded_also_where_there_is_nothing_to_do(strength: Strengt
 @pytest.mark.parametrize("strength", list(Strength))
 def test_another_key_is_removed_only_where_it_is_wanted_absent(strength: Strength) -> None:
     async def body(world: World) -> None:
-        provider = MemoryTarget(world.faults, strength).connect()
+        provider = grounded(world, strength).connect()
         await provider.ensure(call(1, 1, key="web.1"), WEB)
 
         with pytest.raises(Fault, match="slot-taken") as taken:
@@ -87,7 +81,7 @@ def test_another_key_is_removed_only_where_it_is_wanted_absent(strength: Strengt
 
 def test_a_service_becomes_healthy_after_a_while_or_never() -> None:
     async def body(world: World) -> None:
-        target = MemoryTarget(world.faults, scripts={"sick": Script(healthy_after=None, tail=("no database",))})
+        target = grounded(world, scripts={"sick": Script(healthy_after=None, tail=("no database",))})
         provider = target.connect()
         check = HealthCheck(("true",), interval=1, retries=3, start_period=2)
         await provider.ensure(call(1, 1), Service("web", ("serve",), health=check))
@@ -104,7 +98,7 @@ def test_a_service_becomes_healthy_after_a_while_or_never() -> None:
 
 def test_a_hook_runs_once_for_each_key_and_keeps_its_exit() -> None:
     async def body(world: World) -> None:
-        target = MemoryTarget(world.faults, scripts={"migrate": Script(runs_for=5, code=3, tail=("bad",))})
+        target = grounded(world, scripts={"migrate": Script(runs_for=5, code=3, tail=("bad",))})
         provider = target.connect()
         hook = Hook("migrate", WEB, ("migrate",), timeout=60)
         begun = await provider.ensure(call(1, 1, "migrate/hook", "m.1"), hook)
@@ -123,28 +117,28 @@ def test_a_hook_runs_once_for_each_key_and_keeps_its_exit() -> None:
 
 def test_a_service_that_has_ended_is_started_again_under_the_same_key() -> None:
     async def body(world: World) -> None:
-        target = MemoryTarget(world.faults)
+        target = grounded(world)
         provider = target.connect()
         await provider.ensure(call(1, 1), WEB)
-        target.stop(target.living(INSTANCE, "web/container")[0])
+        target.kill(target.living(INSTANCE, "web/container")[0])
         assert not (await provider.observe(call(1))).running
 
         assert (await provider.ensure(call(1, 2), WEB)).running
-        assert acts(target) == [Act.MADE, Act.DRIFTED, Act.STARTED]
+        assert acts(target) == [Act.MADE, Act.ENDED, Act.STARTED]
 
     assert simulate(body).violation is None
 
 
 def test_the_survey_and_the_inventory_see_everything_that_was_made() -> None:
     async def body(world: World) -> None:
-        target = MemoryTarget(world.faults)
+        target = grounded(world)
         provider = target.connect()
         for token, (slot, resource) in enumerate(WHOLE.items(), 1):
             await provider.ensure(call(1, token, slot, f"{slot}.1"), resource)
 
-        assert [seen.slot for seen in await provider.survey(INSTANCE, 1)] == sorted(WHOLE)
-        assert [item.slot for item in await provider.inventory()] == sorted(WHOLE)
-        base = await provider.observe(call(1, slot="base"))
+        assert [seen.slot for seen in await provider.survey(INSTANCE, 1)] == sorted(["instance/base", *WHOLE])
+        assert [item.slot for item in await provider.inventory()] == sorted(["instance/base", *WHOLE])
+        base = await provider.observe(call(1, slot="instance/base"))
         assert base.facts is not None
         assert base.facts.addresses == {"web/80": f"127.0.0.1:{base.facts.ports['web/80']}"}
 
@@ -156,18 +150,18 @@ def test_the_survey_and_the_inventory_see_everything_that_was_made() -> None:
 
 def test_a_call_goes_on_when_its_caller_crashes() -> None:
     async def body(world: World) -> None:
-        target = MemoryTarget(world.faults)
+        target = grounded(world)
 
         async def work(host: Host) -> None:
             await target.connect().ensure(call(1, 1), WEB)
 
         host = world.host("worker", work)
         await asyncio.sleep(0.0005)
-        assert not target.things
+        assert not things(target)
         host.crash()
         await asyncio.sleep(1)
 
-        assert len(target.things) == 1
+        assert len(things(target)) == 1
 
     assert simulate(body).violation is None
 
@@ -183,11 +177,11 @@ def test_a_call_goes_on_when_its_caller_crashes() -> None:
 )
 def test_a_call_that_ends_badly_has_done_its_work_or_not(ending: Ending, made: int) -> None:
     async def body(world: World) -> None:
-        target = MemoryTarget(world.faults)
+        target = grounded(world)
         await gone_by(target.connect(), 30)
         await asyncio.sleep(30)
 
-        assert len(target.things) == made
+        assert len(things(target)) == made
 
     fault = f"provider.ensure {ending.name.lower()}"
     for seed in range(5):
@@ -196,7 +190,7 @@ def test_a_call_that_ends_badly_has_done_its_work_or_not(ending: Ending, made: i
 
 def test_a_call_that_is_done_twice_makes_one_thing() -> None:
     async def body(world: World) -> None:
-        target = MemoryTarget(world.faults)
+        target = grounded(world)
         await target.connect().ensure(call(1, 1), WEB)
         await asyncio.sleep(30)
 
@@ -211,12 +205,12 @@ def test_only_an_atomic_target_refuses_a_call_that_was_checked_before_the_next_h
     strength: Strength, left: int
 ) -> None:
     async def body(world: World) -> None:
-        target = MemoryTarget(world.faults, strength)
+        target = grounded(world, strength)
         await gone_by(target.connect(), 0.25)
         await target.connect().remove(call(2, 2))
         await asyncio.sleep(30)
 
-        assert len(target.things) == left
+        assert len(things(target)) == left
 
     for seed in range(5):
         assert simulate(body, seed, {"provider.ensure late": 1e9}).violation is None
@@ -224,7 +218,7 @@ def test_only_an_atomic_target_refuses_a_call_that_was_checked_before_the_next_h
 
 def test_logs_come_oldest_first_and_follow_until_they_are_closed() -> None:
     async def body(world: World) -> None:
-        target = MemoryTarget(world.faults)
+        target = grounded(world)
         provider = target.connect()
         for number in range(5):
             target.write(INSTANCE, "web", f"line {number}")
@@ -248,7 +242,7 @@ def test_logs_come_oldest_first_and_follow_until_they_are_closed() -> None:
 
 def test_a_target_that_is_away_refuses_everything() -> None:
     async def body(world: World) -> None:
-        target = MemoryTarget(world.faults)
+        target = grounded(world)
         target.line.up = False
 
         with pytest.raises(Fault, match="target-unreachable") as away:

@@ -10,13 +10,10 @@ import pytest
 from sim.hosts import EPOCH, Dead, Host, HostEntropy, require_alive
 from sim.twins.provider import MemoryTarget
 from sim.world import World
-from spectrum.core.ids import InstanceId
 from spectrum.core.product.resources import Volume
 from spectrum.ports import Tasks
 from spectrum.providers.protocol import Call
-from tests.sim.simulated import simulate
-
-INSTANCE = InstanceId("ins_019b76da-a800-7000-8000-000000000001")
+from tests.sim.simulated import INSTANCE, grounded, simulate, things
 
 
 def call(token: int) -> Call:
@@ -28,7 +25,7 @@ def test_a_crash_runs_no_finally_block_that_reaches_the_world() -> None:
     targets: list[MemoryTarget] = []
 
     async def body(world: World) -> None:
-        target = MemoryTarget(world.faults)
+        target = grounded(world)
         targets.append(target)
 
         async def tidy(host: Host) -> None:
@@ -51,7 +48,7 @@ def test_a_crash_runs_no_finally_block_that_reaches_the_world() -> None:
 
     assert simulate(body).violation is None
     assert refused == ["worker"]
-    assert len(targets[0].things) == 1
+    assert len(things(targets[0])) == 1
 
 
 def test_a_dead_host_is_not_woken_by_what_it_waited_for() -> None:
