@@ -16,6 +16,7 @@ from sim.world import Scenario, World
 from spectrum.core.errors import Fault, StaleFence
 from spectrum.core.ids import InstanceId, make
 from spectrum.core.product.resources import Base, Hook, PortRequest, Service, Volume
+from spectrum.ports import Entropy
 from spectrum.providers.protocol import Call, Presence, Provider, Resource, Strength
 
 BASE = "instance/base"
@@ -50,6 +51,19 @@ class Wanted:
             raise StaleFence(f"fence {fence} is stale: {self.fence} was given out")
         self.counter += 1
         return self.counter
+
+    def change(self, fence: int, entropy: Entropy) -> None:
+        """Want something else from now on: now and then nothing at all, mostly one slot made anew or emptied."""
+        if entropy.uniform() < 0.1:
+            self.keys = dict.fromkeys(self.resources)
+            return
+        self.keys[BASE] = self.keys[BASE] or f"{BASE}.{fence}"
+        slot = list(self.keys)[1 + int(entropy.uniform() * (len(self.keys) - 1))]
+        self.keys[slot] = f"{slot}.{fence}" if entropy.uniform() < 0.7 else None
+
+    def undo(self) -> None:
+        """Want nothing but the base."""
+        self.keys = {slot: key if slot == BASE else None for slot, key in self.keys.items()}
 
 
 def provider(strength: Strength, bugs: frozenset[Bug] = frozenset()) -> Scenario:
@@ -94,9 +108,7 @@ async def _contend(world: World, host: Host, target: Provider, wanted: Wanted) -
         await host.clock.sleep(1 + 4 * host.entropy.uniform())
         fence = wanted.claim()
         world.loop.tell(f"takes the instance under fence {fence}")
-        wanted.keys[BASE] = wanted.keys[BASE] or f"{BASE}.{fence}"
-        slot = list(wanted.keys)[1 + int(host.entropy.uniform() * (len(wanted.keys) - 1))]
-        wanted.keys[slot] = f"{slot}.{fence}" if host.entropy.uniform() < 0.7 else None
+        wanted.change(fence, host.entropy)
         try:
             await _do_or_undo(world, target, wanted, fence)
         except StaleFence:
@@ -112,8 +124,8 @@ async def _do_or_undo(world: World, target: Provider, wanted: Wanted, fence: int
     except (TimeoutError, Fault) as error:
         if isinstance(error, StaleFence):
             raise
-        world.loop.tell(f"undoes everything under fence {fence}")
-        wanted.keys = dict.fromkeys(wanted.resources)
+        world.loop.tell(f"undoes all but the base under fence {fence}")
+        wanted.undo()
         await _reconcile(world, target, wanted, fence)
 
 
