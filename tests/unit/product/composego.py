@@ -26,7 +26,9 @@ def parser() -> Path:
     if go is None:
         message = "compose-go can't be built: no `go` on the PATH. Remedy: install Go 1.24 or later."
         pytest.fail(message) if required else pytest.skip(message)
-    digest = hashlib.sha256(b"".join((SOURCE / name).read_bytes() for name in ("main.go", "go.mod", "go.sum"))).hexdigest()
+    digest = hashlib.sha256(
+        b"".join((SOURCE / name).read_bytes() for name in ("main.go", "go.mod", "go.sum"))
+    ).hexdigest()
     folder = REPOSITORY / ".cache/composego"
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / digest[:16]

@@ -38,7 +38,11 @@ def references_with_meaning(draw: st.DrawFn, depth: int = 0) -> tuple[str, str]:
     return text, meaning if there else ""
 
 
-@given(st.lists(st.one_of(references_with_meaning(), literals.map(lambda text: (text, text.replace("$$", "$")))), max_size=6))
+@given(
+    st.lists(
+        st.one_of(references_with_meaning(), literals.map(lambda text: (text, text.replace("$$", "$")))), max_size=6
+    )
+)
 def test_a_text_means_what_its_parts_mean(parts: list[tuple[str, str]]) -> None:
     text = "".join(text for text, _ in parts)
     assert interpolate(text, VARIABLES.get) == "".join(meaning for _, meaning in parts)
@@ -111,7 +115,26 @@ def test_a_text_that_would_cost_too_much_is_refused(text: str) -> None:
 def test_compose_itself_reads_the_same(tmp_path: Path) -> None:
     """Odd templates, accepted by us, mean the same to compose-go, which accepts them too."""
     chance = random.Random(20261123)
-    pieces = ["$", "{", "}", "${a", "${missing", "${empty", ":-", "-", ":+", "+", "x", " ", "$$", "}", "$a", "{}", '"', "\n"]
+    pieces = [
+        "$",
+        "{",
+        "}",
+        "${a",
+        "${missing",
+        "${empty",
+        ":-",
+        "-",
+        ":+",
+        "+",
+        "x",
+        " ",
+        "$$",
+        "}",
+        "$a",
+        "{}",
+        '"',
+        "\n",
+    ]
     expected: dict[str, str] = {}
     texts: dict[str, str] = {}
     while len(texts) < 400:
