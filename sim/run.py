@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
-import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
-import spectrum.ports
+import structlog
+
 from sim.choices import Choices, Tape
 from sim.invariants import Judge
 from sim.loop import Line, Mode, SimLoop, SimulationError
@@ -58,7 +59,7 @@ def run(
     collecting = gc.isenabled()
     gc.disable()
     try:
-        with buggified(faults.buggify), _heard(loop):
+        with buggified(faults.buggify), _told(loop):
             violation = _judged(World(loop, choices, faults), scenario)
         return Outcome(
             seed=seed,
@@ -80,19 +81,20 @@ def run(
 
 
 @contextmanager
-def _heard(loop: SimLoop) -> Iterator[None]:
-    """Production code logs what a task of its own ended with, and goes on; a simulation does not."""
+def _told(loop: SimLoop) -> Iterator[None]:
+    """What production code logs becomes a part of the story."""
 
-    class Ear(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            loop.complain(f"{record.getMessage()}: {record.exc_info[1]!r}" if record.exc_info else record.getMessage())
+    def tell(_logger: object, _level: str, event: MutableMapping[str, Any]) -> NoReturn:
+        what = event.pop("event")
+        loop.tell(" ".join([str(what), *(f"{name}={value}" for name, value in sorted(event.items()))]))
+        raise structlog.DropEvent
 
-    logger, ear = logging.getLogger(spectrum.ports.__name__), Ear(logging.ERROR)
-    logger.addHandler(ear)
+    before = structlog.get_config()
+    structlog.configure(processors=[tell], cache_logger_on_first_use=False)
     try:
         yield
     finally:
-        logger.removeHandler(ear)
+        structlog.configure(**before)
 
 
 def _judged(world: World, scenario: Scenario) -> Violation | None:
@@ -101,6 +103,7 @@ def _judged(world: World, scenario: Scenario) -> Violation | None:
     try:
         world.loop.run_until_complete(_to_the_end(world, scenario, judge))
     except Violation as violation:
+        world.loop.settle_complaints()  # for the story: a task that died may be why
         return violation
     except SimulationError as error:
         return Violation(type(error).__name__, str(error))

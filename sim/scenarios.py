@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+import sim.promises  # noqa: F401 - registers the invariants of the system
 from sim.hosts import EPOCH, Host
 from sim.nemesis import Nemesis
+from sim.system import system
 from sim.twins.faults import SLOW
 from sim.twins.provider import Bug, MemoryTarget
 from sim.world import Scenario, World
@@ -163,6 +165,8 @@ async def _attempt(target: Provider, wanted: Wanted, fence: int, slot: str) -> N
 
 
 SCENARIOS: dict[str, Callable[[], Scenario]] = {
+    "system-atomic": lambda: system(Strength.ATOMIC),
+    "system-best-effort": lambda: system(Strength.BEST_EFFORT),
     "provider-atomic": lambda: provider(Strength.ATOMIC),
     "provider-best-effort": lambda: provider(Strength.BEST_EFFORT),
 }

@@ -17,7 +17,9 @@ from sim.twins.faults import SLOW, Ending, Faults
 T = TypeVar("T")
 
 PAUSES = (2.0, 10.0, 20.0, 60.0)  # seconds
+LONG_PAUSE = 16.0  # seconds: longer than a lease
 
+ZOMBIE = declare("a host woke up from a long pause", "it believes in a lease that has lapsed")
 ANSWER_LOST = declare("an answer was lost", "only a caller that treats the outcome as unknown survives it")
 LATE = declare("a call landed after its caller was gone", "only fencing keeps it from doing harm")
 TWICE = declare("a call was done twice", "only idempotence keeps it from doing harm")
@@ -31,13 +33,16 @@ async def trouble(faults: Faults, where: str) -> None:
     if faults.strikes(f"crash {where}"):
         await life.host.crash_here()
     if faults.strikes(f"pause {where}"):
-        SimLoop.current().outside(_stand_still(life.host, faults.one_of(f"pause {where} length", PAUSES)), "pause")
+        SimLoop.current().outside(stand_still(life.host, faults.one_of(f"pause {where} length", PAUSES)), "pause")
         await asyncio.sleep(PAUSES[0] / 2)
 
 
-async def _stand_still(host: Host, seconds: float) -> None:
+async def stand_still(host: Host, seconds: float) -> None:
+    """Pause a host. A longer pause than a lease makes it a zombie."""
+    life = host.life
     host.pause()
     await asyncio.sleep(seconds)
+    sometimes(ZOMBIE, life is not None and host.life is life and seconds >= LONG_PAUSE)
     host.resume()
 
 

@@ -66,7 +66,8 @@ class Wire:
     async def _carry(self, sender: str, address: str, number: int, request: Any, answer: asyncio.Future[Any]) -> None:
         await asyncio.sleep(self._faults.delay(self._name))
         if self._lost(f"{self._name} drop request", sender, address):
-            await self._break(answer, perhaps_done=False)
+            SimLoop.current().tell(f"a request from {sender} to {address} is lost", self._name)
+            self._break(answer, perhaps_done=False)
             return
         again = self._faults.strikes(f"{self._name} duplicate")
         self._note_order(address, number)
@@ -77,7 +78,8 @@ class Wire:
             result, failure = None, error
         if self._lost(f"{self._name} drop answer", address, sender):
             sometimes(UNANSWERED, failure is None)
-            await self._break(answer, perhaps_done=True)
+            SimLoop.current().tell(f"the answer of {address} to {sender} is lost", self._name)
+            self._break(answer, perhaps_done=True)
         else:
             await asyncio.sleep(self._faults.delay(self._name))
             if not answer.done():
@@ -104,7 +106,7 @@ class Wire:
         try:
             await self._deliver(address, request)
         except Exception as error:
-            SimLoop.current().tell(f"the second arrival of a request at {address} came to {error!r}", "wire")
+            SimLoop.current().tell(f"the second arrival of a request at {address} came to {error!r}", self._name)
 
     def _lost(self, fault: str, origin: str, destination: str) -> bool:
         cut = ("from", self._owner(origin)) in self.cut or ("to", self._owner(destination)) in self.cut
@@ -114,9 +116,8 @@ class Wire:
         listening = self._handlers.get(address)
         return address if listening is None else listening[0].name
 
-    async def _break(self, answer: asyncio.Future[Any], perhaps_done: bool) -> None:
+    def _break(self, answer: asyncio.Future[Any], perhaps_done: bool) -> None:
         """The sender hears that the connection broke, or hears nothing at all."""
-        SimLoop.current().tell("a request is lost" if not perhaps_done else "an answer is lost", "wire")
         if self._faults.one_of(f"{self._name} lost", ("broken", "silence")) == "broken" and not answer.done():
             answer.set_exception(Unreachable("the connection broke", perhaps_done))
 

@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
+from sim import scenarios
 from sim.choices import Choices
 from sim.loop import Deadlock, Livelock, Mode, SimLoop, SimulationError
 from sim.run import run
 from sim.world import World
-from tests.sim import toy
 from tests.sim.simulated import simulate
 
 
@@ -178,10 +178,12 @@ def test_an_exception_that_nobody_looks_at_fails_the_run() -> None:
     assert "forgotten ended with KeyError('lost')" in violation.what
 
 
-def test_the_same_seed_takes_the_same_steps_in_another_process() -> None:
+@pytest.mark.parametrize("scenario", ["tests.sim.toy:fenced", "system-atomic", "provider-best-effort"])
+def test_the_same_seed_takes_the_same_steps_in_another_process(scenario: str) -> None:
+    seeds = (4, 5, 6, 7)  # one of each mode
     script = (
-        "from sim.run import run\nfrom tests.sim import toy\n"
-        "for seed in (3, 4, 5, 6):\n print(run(toy.fenced, seed).digest)"
+        "from sim import scenarios\nfrom sim.run import run\n"
+        f"for seed in {seeds}: print(run(scenarios.find({scenario!r}), seed).digest)"
     )
 
     def digests(salt: str) -> list[str]:
@@ -191,7 +193,7 @@ def test_the_same_seed_takes_the_same_steps_in_another_process() -> None:
         )
         return done.stdout.split()
 
-    here = [run(toy.fenced, seed).digest for seed in (3, 4, 5, 6)]
+    here = [run(scenarios.find(scenario), seed).digest for seed in seeds]
 
     assert digests("1") == digests("4242") == here
-    assert len(set(here)) == 4
+    assert len(set(here)) == len(seeds)

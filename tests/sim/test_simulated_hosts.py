@@ -190,7 +190,7 @@ def test_an_error_that_ends_a_host_s_main_coroutine_fails_the_run_at_once() -> N
     assert outcome.seconds < 1
 
 
-def test_an_error_that_production_code_only_logs_fails_the_run() -> None:
+def test_an_error_of_a_spawned_task_that_nobody_looks_at_fails_the_run() -> None:
     async def body(world: World) -> None:
         async def fail() -> None:
             raise ValueError("no reason")
@@ -201,7 +201,18 @@ def test_an_error_that_production_code_only_logs_fails_the_run() -> None:
     violation = simulate(body).violation
 
     assert violation is not None
-    assert "background ended with an error: ValueError('no reason')" in violation.what
+    assert "background ended with ValueError('no reason')" in violation.what
+
+
+def test_an_error_of_a_spawned_task_that_its_owner_looks_at_is_the_owner_s_affair() -> None:
+    async def body(world: World) -> None:
+        async def fail() -> None:
+            raise ValueError("no reason")
+
+        with pytest.raises(ValueError, match="no reason"):
+            await Tasks().spawn(fail(), "background")
+
+    assert simulate(body).violation is None
 
 
 def test_the_entropy_of_a_host_depends_on_seed_and_name_alone() -> None:
