@@ -370,7 +370,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self._buried = True
         # Whatever a finally block does now is done by a life that is over.
         undertaker = Host(self, "undertaker", _nobody)
-        grave = Life(undertaker, 0, [])
+        grave = Life(undertaker, 0, [], self.create_future())
         grave.alive = False
         context = Context()
         context.run(LIFE.set, grave)

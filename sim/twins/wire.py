@@ -91,14 +91,12 @@ class Wire:
 
     async def _deliver(self, address: str, request: Any) -> Any:
         host, handler = self._handlers.get(address, (None, None))
-        if host is None or handler is None or not host.up:
+        if host is None or handler is None or (life := host.life) is None:
             raise Unreachable(f"nobody listens at {address}", perhaps_done=False)
-        life = host.life
         task = host.spawn(handler(request), f"{address} handler")
-        while not task.done():
-            await asyncio.wait((task,), timeout=1.0)
-            if host.life is not life:
-                raise Unreachable(f"{address} broke the connection", perhaps_done=True)
+        await asyncio.wait((task, life.over), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Unreachable(f"{address} broke the connection", perhaps_done=True)
         return task.result()
 
     async def _once_more(self, address: str, request: Any) -> None:
