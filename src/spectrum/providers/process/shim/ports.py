@@ -142,7 +142,8 @@ def outside_ephemeral(port: int) -> bool:
 
 def _candidates(hint: str) -> Iterator[int]:
     """Every port worth trying, outside the ephemeral range first; inside it only where that range leaves nothing."""
-    usable = [port for port in range(FIRST, LAST) if outside_ephemeral(port)] or list(range(FIRST, LAST))
+    low, high = _ephemeral()
+    usable = [port for port in range(FIRST, LAST) if not low <= port <= high] or list(range(FIRST, LAST))
     start = sum(byte * 31**index for index, byte in enumerate(hint.encode()[-24:])) % len(usable)
     yield from usable[start:]
     yield from usable[:start]
