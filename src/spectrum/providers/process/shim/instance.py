@@ -65,8 +65,8 @@ class Instance:
         return {main.pid for main in mains if main is not None and main.alive()}
 
     def whole(self) -> Scope:
-        leaves = {path for unit in list(self.units.values()) for path in unit.leaves}
-        return Scope(self.instance, self.account.uid if self.account.own else None, tuple(leaves), whole_account=True)
+        uid = self.account.uid if self.account.own else None
+        return Scope(self.instance, uid, self.groups.leaves(), whole_account=True)
 
     # Calls. Each holds its slot's turn from the check of its fence to the answer.
 
@@ -177,10 +177,8 @@ class Instance:
         files.clear(folder)
         os.makedirs(folder, mode=0o700)
         durable.write_json(os.path.join(folder, "spec.json"), spec, mode=0o400)
-        shared = [
-            other for other in self.units.values() if other.spec["root"] == spec["root"] and other.thread.is_alive()
-        ]
-        self._files(file_order(self, service, spec["root"], fresh=not shared and not spec["hook"]))
+        fresh = not spec["hook"] and not self._root_is_used(spec["root"])
+        self._files(file_order(self, service, spec["root"], fresh))
         began = time.clock_gettime(time.CLOCK_BOOTTIME)
         more = {"mounts": spec["mounts"], "artifacts": service["artifacts"], "made_at": time.time(), "began": began}
         self.journal.put(slot, {**record, **more, "restarts": 0, "ended": False, "code": None})
@@ -221,17 +219,19 @@ class Instance:
             self._remove_volume(slot, record["folder"])
             return
         self.journal.change(slot, removing=True)
-        unit = self.units.pop(slot, None) or Unit(self, slot)
-        unit.stop()
-        unit.pump.take(last=True)
-        unit.close()
-        if not any(
-            other.spec["root"] == unit.spec["root"] and other.thread.is_alive() for other in self.units.values()
-        ):
-            self._files({"clear": unit.spec["root"]})
-        files.clear(unit.folder)
-        durable.unlink(unit.folder + ".lock")
+        self._open_units()
+        if (unit := self.units.pop(slot, None)) is not None:
+            unit.stop()
+            unit.pump.take(last=True)
+            unit.close()
+            if not self._root_is_used(unit.spec["root"]):
+                self._files({"clear": unit.spec["root"]})
+        files.clear(self.unit_folder(slot))
+        durable.unlink(self.unit_folder(slot) + ".lock")
         self.journal.drop(slot)
+
+    def _root_is_used(self, root: str) -> bool:
+        return any(unit.spec["root"] == root and unit.thread.is_alive() for unit in self.units.values())
 
     def _remove_volume(self, slot: str, folder: str) -> None:
         users = [
@@ -253,12 +253,14 @@ class Instance:
     def _remove_base(self) -> None:
         """Everything but the fence record. May be repeated from any point at which it was interrupted; the journal goes last."""
         self.journal.change(BASE, made=False)
-        for unit in reversed(list(self.units.values())):
-            unit.stop()
         name = self.journal.slots.get(BASE, {}).get("account", "")
         account = accounts.find(name, self.comment) if name else None
         if account is not None:
             self.account = account
+        self.groups.prepare()
+        self._open_units()
+        for unit in reversed(list(self.units.values())):
+            unit.stop()
         self.whole().kill()
         for unit in self.units.values():
             unit.close()
@@ -305,13 +307,14 @@ class Instance:
     def _open_units(self) -> None:
         """So that everything can be observed, whether it runs or not."""
         for slot, record in self.journal.slots.items():
-            if record["kind"] in ("service", "hook") and slot not in self.units:
+            there = os.path.exists(os.path.join(self.unit_folder(slot), "spec.json"))  # not while it is being removed
+            if record["kind"] in ("service", "hook") and slot not in self.units and there:
                 self.units[slot] = Unit(self, slot)
 
     def _start_wanted(self) -> None:
         """Adopt what runs at once; start the rest one after another, each when the one before it is healthy."""
         self._open_units()
-        wanted = [self.units[slot] for slot, record in self.journal.slots.items() if record.get("ended") is False]
+        wanted = [unit for unit in self.units.values() if unit.record.get("ended") is False]
         waiting = []
         for unit in wanted:
             if unit.is_hook or unit.held():
