@@ -71,9 +71,10 @@ async def test_two_calls_at_once_make_one_thing(hand: Hand) -> None:
     facts = await hand.ground()
     hook = hand.harness.count(facts)
 
+    call = hand.call("web/count", "key.1")
     async with anyio.create_task_group() as group:
         for _ in range(4):
-            group.start_soon(hand.ensure, "web/count", hook)
+            group.start_soon(hand.provider.ensure, call, hook)
     await hand.until("web/count", lambda seen: seen.exit is not None)
 
     assert await hand.harness.runs(hand.instance) == 1

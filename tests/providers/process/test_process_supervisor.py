@@ -32,8 +32,8 @@ def supervisors(hand: Hand) -> list[int]:
 
 def copies(hand: Hand, slot: str) -> list[int]:
     """The processes of a slot that are the product's own program (its children carry the mark too, but not the port)."""
-    mark = f"INSTANCE_UNIT={hand.instance}/{slot}"
-    return [pid for pid in command_lines() if mark in environments(pid)]
+    mark = re.compile(rf"INSTANCE_UNIT={hand.instance}\.\w+/{slot}\0")
+    return [pid for pid in command_lines() if mark.search(environments(pid))]
 
 
 async def kill_supervisor(hand: Hand) -> None:
@@ -197,7 +197,7 @@ async def test_a_call_of_a_stopped_worker_is_refused_when_it_wakes(hand: Hand, t
     await hand.ground()
     worker = subprocess.Popen(  # noqa: ASYNC220 - it starts at once
         [sys.executable, "-c", LATE, target.folder, hand.instance],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "src"},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert worker.stdout is not None
     assert worker.stdout.readline() == "ready\n"
@@ -209,7 +209,7 @@ async def test_a_call_of_a_stopped_worker_is_refused_when_it_wakes(hand: Hand, t
     hand.fence += 1
     await hand.look("late/volume")
     worker.send_signal(signal.SIGCONT)
-    said, _ = await anyio.to_thread.run_sync(worker.communicate)
+    said, _ = await anyio.to_thread.run_sync(worker.communicate, None, DEADLINE)
 
     assert said == "refused\n"
     assert (await hand.look("late/volume")).presence is Presence.ABSENT
@@ -379,8 +379,8 @@ async def test_limits_hold_or_a_condition_says_that_they_do_not(hand: Hand, targ
     if any(condition.type == "limits_enforced" for condition in seen.conditions):
         return
     groups = await anyio.Path(f"/proc/{main_pid(target, hand, 'web/container')}/cgroup").read_text()
-    assert f"spectrum-{hand.instance}/web" in groups
-    found = anyio.Path("/sys/fs/cgroup").glob(f"**/spectrum-{hand.instance}/web/pids.max")
+    assert re.search(rf"spectrum-{hand.instance}\.\w+/web$", groups, re.MULTILINE)
+    found = anyio.Path("/sys/fs/cgroup").glob(f"**/spectrum-{hand.instance}.*/web/pids.max")
     assert "20\n" in [await path.read_text() async for path in found]
 
 

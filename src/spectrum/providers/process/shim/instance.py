@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import os
 import threading
 import time
@@ -36,6 +37,7 @@ class Instance:
         self.command = command
         self.folder = os.path.join(target, "instances", instance)
         self.state = os.path.join(target, "supervisors", instance)
+        self.mark = f"{instance}.{binascii.crc32(os.fsencode(target)):08x}"  # ours, also beside a copy of the target
         self.turns = Turns(fences)
         self.registry = ports.Registry(target, instance)
         self.log = Log(os.path.join(self.state, "logs"))
@@ -43,7 +45,7 @@ class Instance:
         self.journal = Journal(self.state)
         self.units: dict[str, Unit] = {}
         self.account = accounts.ourselves()
-        self.groups = Groups(f"spectrum-{instance}")
+        self.groups = Groups(f"spectrum-{self.mark}")
 
     # Where things are
 
@@ -66,7 +68,7 @@ class Instance:
 
     def whole(self) -> Scope:
         uid = self.account.uid if self.account.own else None
-        return Scope(self.instance, uid, self.groups.leaves(), whole_account=True)
+        return Scope(self.mark, uid, self.groups.leaves(), whole_account=True)
 
     # Calls. Each holds its slot's turn from the check of its fence to the answer.
 
@@ -152,7 +154,7 @@ class Instance:
         name = accounts.name_for(self.instance, self.comment) if os.geteuid() == 0 else ""
         self.journal.put(BASE, {**record, "made": False, "account": name, "ports": {}, "services": base["services"]})
         try:
-            claims = {port: self.registry.claim(f"{self.instance}{port}") for port in base["ports"]}
+            claims = {port: self.registry.claim(port) for port in base["ports"]}
             self._take_account(name)
             for folder in (self.folder, os.path.join(self.folder, "roots"), os.path.join(self.folder, "volumes")):
                 os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -171,7 +173,7 @@ class Instance:
         files.fill(self.command, order, self.account)
 
     def _make_unit(self, slot: str, record: dict[str, Any], service: dict[str, Any], spec: dict[str, Any]) -> None:
-        Scope(f"{self.instance}/{slot}", self.account.uid if self.account.own else None).kill()
+        Scope(f"{self.mark}/{slot}", self.account.uid if self.account.own else None).kill()
         self._refuse_taken_ports(spec)
         folder = self.unit_folder(slot)
         files.clear(folder)
@@ -200,10 +202,10 @@ class Instance:
     def _start_again(self, slot: str) -> None:
         """A service that is there already: running, waiting for its next restart, or ended."""
         unit = self.units.get(slot)
-        if unit is not None and unit.thread.is_alive():
-            unit.kick()
+        if unit is not None and unit.kick():
             return
         if unit is not None:
+            unit.stop()
             unit.close()
         self.journal.change(slot, ended=False)
         self._start(slot)
@@ -295,8 +297,8 @@ class Instance:
             return
         self._take_account(base["account"])
         self.groups.prepare()
-        for port in base["ports"].values():
-            self.registry.again(port)
+        for name, port in base["ports"].items():
+            self.registry.again(port, name)
         for slot in [slot for slot, record in self.journal.slots.items() if record.get("removing")]:
             self._remove(slot)
         if self.journal.down:
