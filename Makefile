@@ -26,6 +26,7 @@ check: setup ## lint, types, import contracts, generated files fresh
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m sim.lint
 
 format: setup ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix .

@@ -18,6 +18,13 @@ EventId = NewType("EventId", str)
 TokenId = NewType("TokenId", str)
 LeaseId = NewType("LeaseId", str)
 PlacementId = NewType("PlacementId", str)
+CellId = NewType("CellId", str)
+BrakeId = NewType("BrakeId", str)
+AuditId = NewType("AuditId", str)
+BlobId = NewType("BlobId", str)
+RequestId = NewType("RequestId", str)
+
+PLATFORM = OrganizationId("org_00000000-0000-7000-8000-000000000000")  # owns what all organizations share
 
 PREFIXES = {
     "org": OrganizationId,
@@ -32,6 +39,11 @@ PREFIXES = {
     "tok": TokenId,
     "lea": LeaseId,
     "plc": PlacementId,
+    "cel": CellId,
+    "brk": BrakeId,
+    "aud": AuditId,
+    "blb": BlobId,
+    "req": RequestId,
 }
 
 _PATTERN = re.compile(r"([a-z]{3})_([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})")

@@ -1,0 +1,135 @@
+"""The simulator's commands: `python -m sim run --seeds A-B` and `python -m sim replay SEED | --tape FILE`."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from sim import marks, report, scenarios
+from sim.choices import Tape
+from sim.run import Outcome, run
+from sim.shrink import shrink
+
+CHUNK = 25  # seeds that a process runs before it hands back
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    try:
+        return int(arguments.command(arguments))
+    except (LookupError, ValueError, OSError) as error:
+        print(f"sim: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sim", description="Run SPECTRUM in a seeded world.")
+    parser.add_argument("--scenario", default=next(iter(scenarios.SCENARIOS)), help="a name, or module:function")
+    verbs = parser.add_subparsers(required=True)
+    running = verbs.add_parser("run", help="run seeds, shrink and keep what fails")
+    running.add_argument("--seeds", type=_seeds, required=True, metavar="A-B")
+    running.add_argument("--jobs", type=int, default=1, help="processes side by side")
+    running.add_argument("--keep", type=int, default=3, help="how many failures to shrink and keep")
+    running.add_argument("--tapes", type=Path, default=Path(".cache/tapes"), help="where failing tapes go")
+    running.set_defaults(command=_run)
+    replaying = verbs.add_parser("replay", help="run one seed or tape again and tell its story")
+    replaying.add_argument("seed", type=int, nargs="?")
+    replaying.add_argument("--tape", type=Path)
+    replaying.set_defaults(command=_replay)
+    return parser
+
+
+def _seeds(text: str) -> range:
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    scenarios.find(arguments.scenario)  # a wrong name is told before any process starts
+    started, failures, totals = time.perf_counter(), 0, Totals()
+    for outcome in _outcomes(arguments.scenario, arguments.seeds, arguments.jobs):
+        totals.add(outcome)
+        if outcome.violation is not None:
+            failures += 1
+            print(report.verdict(outcome))
+            if failures <= arguments.keep:
+                _keep(arguments, outcome)
+    print(totals.summary(arguments.scenario, time.perf_counter() - started, failures))
+    return 1 if failures else 0
+
+
+def _keep(arguments: argparse.Namespace, outcome: Outcome) -> None:
+    scenario = scenarios.find(arguments.scenario)
+    # The outcome came without its tape: it is drawn anew from the seed.
+    smallest = shrink(run(scenario, outcome.seed), lambda tape: run(scenario, outcome.seed, tape))
+    path = arguments.tapes / f"{arguments.scenario.replace(':', '-')}-{outcome.seed}.json"
+    report.save(path, arguments.scenario, smallest)
+    print(f"  shrunk to {sum(map(len, smallest.tape.values()))} choices: python -m sim replay --tape {path}\n")
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    tape: Tape | None = None
+    name, seed = arguments.scenario, arguments.seed
+    if arguments.tape is not None:
+        name, seed, tape = report.load(arguments.tape)
+    elif seed is None:
+        raise ValueError("replay needs a SEED, or --tape FILE")
+    outcome = run(scenarios.find(name), seed, tape)
+    print(report.story(outcome))
+    return 1 if outcome.violation else 0
+
+
+def _outcomes(scenario: str, seeds: range, jobs: int) -> Iterator[Outcome]:
+    chunks = [seeds[begin : begin + CHUNK] for begin in range(0, len(seeds), CHUNK)]
+    if jobs == 1:
+        for chunk in chunks:
+            yield from _chunk(scenario, chunk)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        for outcomes in pool.map(_chunk, [scenario] * len(chunks), chunks):
+            yield from outcomes
+
+
+def _chunk(scenario: str, seeds: Iterable[int]) -> list[Outcome]:
+    """The outcomes of some seeds, light enough to travel between processes."""
+    found = scenarios.find(scenario)
+    outcomes = [replace(run(found, seed), tape={}, story=()) for seed in seeds]
+    gc.collect()
+    return outcomes
+
+
+class Totals:
+    """The sums over a range of seeds."""
+
+    def __init__(self) -> None:
+        self._seeds = 0
+        self._steps = 0
+        self._seconds = 0.0
+        self._faults: Counter[str] = Counter()
+        self._marks: Counter[str] = Counter()
+
+    def add(self, outcome: Outcome) -> None:
+        self._seeds += 1
+        self._steps += outcome.steps
+        self._seconds += outcome.seconds
+        self._faults += outcome.injected
+        self._marks += outcome.marks
+
+    def summary(self, scenario: str, took: float, failures: int) -> str:
+        return (
+            f"{scenario}: {self._seeds} seeds, {failures} failed, {self._faults.total()} faults, "
+            f"{self._seconds / 3600:.1f} h of virtual time, {self._steps} steps in {took:.1f} s "
+            f"({self._seeds / took:.0f} seeds/s, {self._steps / took:.0f} steps/s)\n"
+            + report.missing(marks.never_reached(self._marks))
+        ).rstrip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

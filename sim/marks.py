@@ -1,0 +1,39 @@
+"""Marks: rare situations that a run of seeds has to reach at least once, or it has proved less than it seems to.
+
+`sometimes("a stale fence was refused")` counts; `never_reached` says which of the declared ones a run of seeds missed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from sim.loop import SimLoop
+
+_declared: dict[str, str] = {}
+
+
+def declare(mark: str, why: str) -> str:
+    """Make a mark known, with the reason why a run must reach it. Returns the mark."""
+    if _declared.setdefault(mark, why) != why:
+        raise ValueError(f"mark {mark!r} is declared twice, with different reasons")
+    return mark
+
+
+def sometimes(mark: str, condition: bool = True) -> bool:
+    """Count that the running world reached `mark`. Returns the condition."""
+    if mark not in _declared:
+        raise ValueError(f"mark {mark!r} is not declared: call marks.declare where its module begins")
+    if condition:
+        SimLoop.current().marks[mark] += 1
+    return condition
+
+
+def never_reached(counts: Counter[str], expected: Iterable[str] | None = None) -> tuple[str, ...]:
+    """Those of the expected marks (all that are declared) that no run reached."""
+    return tuple(sorted(mark for mark in (_declared if expected is None else expected) if not counts[mark]))
+
+
+def report(counts: Counter[str]) -> str:
+    """One line for each declared mark: how often it was reached, what it is, why it matters."""
+    return "\n".join(f"{counts[mark]:>8}  {mark}: {why}" for mark, why in sorted(_declared.items()))

@@ -1,0 +1,122 @@
+"""The nemesis: crashes and pauses hosts, bends clocks, cuts wires, takes targets away and lets resources vanish."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from sim.hosts import Host
+from sim.marks import declare, sometimes
+from sim.twins.faults import SLOW
+from sim.twins.provider import MemoryTarget
+from sim.twins.wire import Wire
+from sim.world import World
+
+CRASHED = declare("a host crashed", "the simplest of all faults")
+ZOMBIE = declare("a host woke up from a long pause", "it believes in a lease that has lapsed")
+AWAY = declare("a target was away", "its breaker opens, deadlines stand still")
+
+REST = (0.2, 1.0, 3.0, 10.0)  # seconds between two ideas of the nemesis
+OFFSETS = (-3600.0, -30.0, 0.0, 30.0, 3600.0)  # seconds
+RATES = (1.0, 0.98, 1.02)
+
+
+class Nemesis:
+    """Torments everything that it is given. Each kind of torment has a rate of its own in the mix of the seed."""
+
+    def __init__(self, world: World, wires: tuple[Wire, ...] = (), targets: tuple[MemoryTarget, ...] = ()) -> None:
+        self._world = world
+        self._faults = world.faults
+        self._wires = wires
+        self._targets = targets
+        self._ideas: dict[str, Callable[[], Awaitable[None]]] = {
+            "nemesis crash": self._crash,
+            "nemesis pause": self._pause,
+            "nemesis clock": self._bend_clock,
+            "nemesis partition": self._partition,
+            "nemesis outage": self._outage,
+            "nemesis drift": self._drift,
+        }
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def begin(self) -> None:
+        """Start tormenting; each idea goes its own way."""
+        for name, idea in self._ideas.items():
+            self._tasks.append(self._world.loop.outside(self._pursue(name, idea), name))
+        self._tasks.append(self._world.loop.outside(self._restart(), "nemesis restart"))
+
+    def heal(self) -> None:
+        """End all faults: every host up, awake and reachable. What is already on its way still lands late."""
+        self._world.loop.tell("all faults end", "nemesis")
+        self._faults.heal()
+        for task in self._tasks:
+            task.cancel()
+        for wire in self._wires:
+            wire.cut.clear()
+        for target in self._targets:
+            target.line.up = True
+        for host in self._world.hosts:
+            host.resume()
+            if not host.up:
+                host.start()
+
+    async def _pursue(self, name: str, idea: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(self._faults.one_of(f"{name} rest", REST))
+            if self._faults.strikes(name):
+                await idea()
+
+    async def _restart(self) -> None:
+        """What a supervisor does: a host that is down comes back."""
+        while True:
+            await asyncio.sleep(self._faults.one_of("nemesis restart rest", REST))
+            for host in self._world.hosts:
+                if not host.up:
+                    self._world.loop.tell(f"{host.name} starts again", "nemesis")
+                    host.start()
+
+    def _victim(self) -> Host:
+        return self._faults.one_of("nemesis victim", self._world.hosts)
+
+    async def _crash(self) -> None:
+        host = self._victim()
+        sometimes(CRASHED, host.up)
+        host.crash()
+
+    async def _pause(self) -> None:
+        host = self._victim()
+        host.pause()
+        await asyncio.sleep(duration := self._faults.one_of("nemesis pause length", (*SLOW, 60.0)))
+        sometimes(ZOMBIE, host.paused and duration >= SLOW[-1])
+        host.resume()
+
+    async def _bend_clock(self) -> None:
+        host = self._victim()
+        host.offset = self._faults.one_of("nemesis clock offset", OFFSETS)
+        self._world.loop.tell(f"the clock of {host.name} is now {host.offset:+g} s off", "nemesis")
+
+    async def _partition(self) -> None:
+        if not self._wires:
+            return
+        wire = self._faults.one_of("nemesis wire", self._wires)
+        host, way = self._victim(), self._faults.one_of("nemesis way", ("to", "from"))
+        wire.cut.add((way, host.name))
+        self._world.loop.tell(f"nothing gets through {way} {host.name} any more", "nemesis")
+        await asyncio.sleep(self._faults.one_of("nemesis partition length", SLOW))
+        wire.cut.discard((way, host.name))
+
+    async def _outage(self) -> None:
+        if not self._targets:
+            return
+        target = self._faults.one_of("nemesis target", self._targets)
+        target.line.up = False
+        sometimes(AWAY)
+        self._world.loop.tell("the target is away", "nemesis")
+        await asyncio.sleep(self._faults.one_of("nemesis outage length", (*SLOW, 120.0)))
+        target.line.up = True
+
+    async def _drift(self) -> None:
+        things = [(target, thing) for target in self._targets for thing in target.things.values()]
+        if things:
+            target, thing = self._faults.one_of("nemesis drift what", things)
+            target.lose(thing)

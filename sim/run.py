@@ -1,0 +1,85 @@
+"""One run: a scenario under one seed or one tape, from an empty world to a verdict."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sim.choices import Choices, Tape
+from sim.invariants import Judge
+from sim.loop import Line, Mode, SimLoop, SimulationError
+from sim.twins.faults import Faults
+from sim.world import Scenario, Violation, World
+from spectrum.ports import buggified
+
+MAX_STEPS = 500_000
+MAX_TIME = 7 * 86_400.0
+_MODES = (Mode.RANDOM, Mode.RANDOM, Mode.PRIORITIES, Mode.FIFO)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run came to. `digest` is its trace hash, `seconds` the virtual time it took."""
+
+    seed: int
+    mode: Mode
+    options: Mapping[str, float]
+    violation: Violation | None
+    steps: int
+    seconds: float
+    digest: str
+    injected: Counter[str]
+    marks: Counter[str]
+    story: tuple[Line, ...] = field(repr=False)
+    tape: Tape = field(repr=False)
+
+
+def run(scenario: Scenario, seed: int, tape: Tape | None = None, rates: Mapping[str, float] | None = None) -> Outcome:
+    """Run the scenario. `tape` replays recorded choices instead of drawing them; `rates` fixes the rates of some faults."""
+    mode = _MODES[seed % len(_MODES)]
+    choices = Choices(seed, tape)
+    faults = Faults(choices, rates)
+    loop = SimLoop(choices, mode, MAX_STEPS, MAX_TIME)
+    # A collection in the middle would run finalizers at a step that depends on what was allocated before.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with buggified(faults.buggify):
+            violation = _judged(World(loop, choices, faults), scenario)
+        return Outcome(
+            seed=seed,
+            mode=mode,
+            options=faults.options(),
+            violation=violation,
+            steps=loop.steps,
+            seconds=loop.now,
+            digest=loop.digest(),
+            injected=faults.injected,
+            marks=loop.marks,
+            story=tuple(loop.story),
+            tape=choices.tape(),
+        )
+    finally:
+        loop.close()
+        if collecting:
+            gc.enable()
+
+
+def _judged(world: World, scenario: Scenario) -> Violation | None:
+    judge = Judge(world)
+    world.loop.on_change = judge.after_change
+    try:
+        world.loop.run_until_complete(_to_the_end(world, scenario, judge))
+    except Violation as violation:
+        return violation
+    except SimulationError as error:
+        return Violation(type(error).__name__, str(error))
+    return None
+
+
+async def _to_the_end(world: World, scenario: Scenario, judge: Judge) -> None:
+    await scenario(world)
+    world.loop.settle_complaints()
+    judge.at_the_end()

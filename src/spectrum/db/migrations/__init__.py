@@ -1,0 +1,65 @@
+"""Migrations: Alembic keeps the order, plain SQL files say what changes, asyncpg is the one driver.
+
+A migration is a Python file with its place in the chain and two SQL files beside it, up and down (docs/database.md).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from alembic import command, op
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+FOLDER = Path(__file__).parent
+LOCK_TIMEOUT = "1s"  # a migration waits no longer behind a running system, and is tried again
+
+
+def run_script(name: str) -> None:
+    """Run a whole SQL file in the migration's transaction, many statements at once."""
+    connection = op.get_bind()
+    connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+    script = (FOLDER / "versions" / name).read_text(encoding="utf-8")
+    driver: Any = connection.connection.dbapi_connection
+    driver.run_async(lambda raw: raw.execute(script))
+
+
+def head() -> str | None:
+    """The newest revision that this code knows."""
+    return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+async def migrate(dsn: str, revision: str = "head") -> None:
+    """Bring the database up to a revision, as its owner (`dsn`: postgresql://…). Each migration is one transaction."""
+    await _run(dsn, lambda config: command.upgrade(config, revision))
+
+
+async def downgrade(dsn: str, revision: str) -> None:
+    """Bring the database back to a revision; `base` takes everything away."""
+    await _run(dsn, lambda config: command.downgrade(config, revision))
+
+
+async def _run(dsn: str, action: Any) -> None:
+    engine = create_async_engine(dsn.replace("postgresql://", "postgresql+asyncpg://", 1), poolclass=NullPool)
+
+    def inside(connection: Connection) -> None:
+        config = _config()
+        config.attributes["connection"] = connection
+        action(config)
+
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(inside)
+            await connection.commit()
+    finally:
+        await engine.dispose()
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    return config
