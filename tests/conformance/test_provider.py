@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator
 
 import anyio
 import pytest
 
 from spectrum.core.errors import ErrorClass, Fault, StaleFence
-from spectrum.core.ids import InstanceId, make
-from spectrum.core.product.resources import Facts, Service
-from spectrum.providers.protocol import Call, Health, Observed, Presence, Provider, Resource, digest_of
+from spectrum.providers.protocol import Health, Observed, Presence, digest_of
+from tests.conformance.hand import DEADLINE, Hand
 from tests.conformance.harness import HARNESSES, Harness
 
 pytestmark = pytest.mark.anyio
-
-DEADLINE = 30.0  # seconds; nothing here takes long unless it never happens
 
 
 @pytest.fixture
@@ -31,51 +24,6 @@ def anyio_backend() -> str:
 async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
     async with HARNESSES[request.param]() as made:
         yield made
-
-
-@dataclass
-class Hand:
-    """One instance, seen by a holder: calls with its fence and ever growing tokens."""
-
-    harness: Harness
-    instance: InstanceId = field(default_factory=lambda: InstanceId(make("ins", datetime.now(UTC), os.urandom(10))))
-    fence: int = 10
-    tokens: itertools.count[int] = field(default_factory=lambda: itertools.count(11))
-
-    @property
-    def provider(self) -> Provider:
-        return self.harness.provider
-
-    def call(self, slot: str, key: str = "", fence: int | None = None, token: int | None = None) -> Call:
-        fence = self.fence if fence is None else fence
-        return Call(self.instance, slot, key, fence, next(self.tokens) if token is None else token)
-
-    async def look(self, slot: str) -> Observed:
-        return await self.provider.observe(self.call(slot, token=0))
-
-    async def ensure(self, slot: str, resource: Resource, key: str = "key.1") -> Observed:
-        return await self.provider.ensure(self.call(slot, key), resource)
-
-    async def base(self) -> Facts:
-        facts = (await self.ensure("instance/base", self.harness.base)).facts
-        assert facts is not None
-        return facts
-
-    async def ground(self) -> Facts:
-        facts = await self.base()
-        await self.ensure("data/volume", self.harness.volume)
-        return facts
-
-    async def web(self) -> Service:
-        service = self.harness.web(await self.ground())
-        await self.ensure("web/container", service)
-        return service
-
-    async def until(self, slot: str, wanted: Callable[[Observed], bool]) -> Observed:
-        with anyio.fail_after(DEADLINE):
-            while not wanted(seen := await self.look(slot)):  # noqa: ASYNC110 - a provider has no events to wait for
-                await anyio.sleep(0.02)
-        return seen
 
 
 @pytest.fixture
@@ -123,9 +71,10 @@ async def test_two_calls_at_once_make_one_thing(hand: Hand) -> None:
     facts = await hand.ground()
     hook = hand.harness.count(facts)
 
+    call = hand.call("web/count", "key.1")
     async with anyio.create_task_group() as group:
         for _ in range(4):
-            group.start_soon(hand.ensure, "web/count", hook)
+            group.start_soon(hand.provider.ensure, call, hook)
     await hand.until("web/count", lambda seen: seen.exit is not None)
 
     assert await hand.harness.runs(hand.instance) == 1

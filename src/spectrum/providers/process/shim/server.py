@@ -10,7 +10,6 @@ import socket
 import struct
 import threading
 import time
-import traceback
 
 from . import durable
 from .fences import FenceRecord
@@ -141,6 +140,8 @@ class Server:
             where = f"{error.filename}: " if error.filename else ""
             return {"fault": Refusal(TRANSIENT, "target-failed", f"{where}{error.strerror or error}").as_json()}
         except Exception:
+            import traceback  # only here: it costs every supervisor a megabyte
+
             problem = traceback.format_exc().splitlines()
             return {"fault": Refusal(TRANSIENT, "supervisor-failed", problem[-1], problem[-20:]).as_json()}
 
