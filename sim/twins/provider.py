@@ -350,6 +350,9 @@ class MemoryProvider:
             for line in new:
                 yield line
 
+    async def revive(self) -> tuple[InstanceId, ...]:
+        return ()
+
     async def close(self) -> None:
         self._open = False
 

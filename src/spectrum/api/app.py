@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRouter
 
 import spectrum
-from spectrum.api import log, models, organizations, problems, products, system, targets, tokens, workers
+from spectrum.api import log, models, organizations, problems, products, system, targets, tokens, worker, workers
 from spectrum.api.middleware import Edge
 from spectrum.api.services import Services
 from spectrum.settings import Tuning
@@ -20,6 +20,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     targets.router,
     workers.router,
     log.router,
+    worker.router,
     system.router,
 )
 

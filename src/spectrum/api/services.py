@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from spectrum.control.commands import Listing, Mutation, Page, Reply
+from spectrum.control.secrets import CellKeys
 from spectrum.core.access import Principal
+from spectrum.core.signing import Call
 from spectrum.ports import Clock, Entropy
 from spectrum.telemetry import Metrics
 
@@ -86,6 +88,16 @@ class Log(Protocol):
     async def audit(self, principal: Principal, page: Page, subject: str | None) -> Listing[Any]: ...
 
 
+class Desk(Protocol):
+    """Where workers are served."""
+
+    @property
+    def keys(self) -> CellKeys: ...
+
+    async def serve(self, what: str, call: Call, lease_id: str | None) -> Any:
+        """The answer to a signed call. Raises Problem."""
+
+
 class Readiness(Protocol):
     """Whether this copy can do its work now."""
 
@@ -103,6 +115,7 @@ class Services:
     targets: Targets
     workers: Workers
     log: Log
+    desk: Desk
     readiness: Readiness
     metrics: Metrics
     clock: Clock

@@ -311,5 +311,5 @@ def _surroundings(row: asyncpg.Record, now: datetime) -> Surroundings:
         epoch=row["epoch"],
         lost=row["lost"] or timedelta(0),
         braked=row["brake"] or "",
-        target_kind=row["url"].partition(":")[0],
+        target_url=row["url"],
     )
