@@ -21,10 +21,6 @@ async def document() -> dict[str, Any]:
         found: dict[str, Any] = (await http.get("/openapi.json")).json()
     ours = [path for path in found["paths"] if path.startswith("/v1/") and not path.startswith("/v1/things")]
     found["paths"] = {path: found["paths"][path] for path in ours}
-        path: item
-        for path, item in found["paths"].items()
-        if path.startswith("/v1/") and not path.startswith("/v1/things")
-    }
     return found
 
 
