@@ -9,15 +9,17 @@ Errors are `Fault`s, classified once. A call that is cancelled or times out may 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
 from spectrum.core.ids import InstanceId
 from spectrum.core.observation import Condition, Exit, Health, Item, LogLine, Observed, Presence
-from spectrum.core.product.resources import Artifact, Base, Hook, Service, Volume
+from spectrum.core.product.resources import Artifact, Base, File, Hook, Service, Volume
 
 __all__ = [
     "Call",
@@ -31,9 +33,30 @@ __all__ = [
     "Provider",
     "Resource",
     "Strength",
+    "digest_of",
 ]
 
 Resource = Base | Volume | Service | Hook
+
+
+def digest_of(resource: Resource) -> str:
+    """`sha256:…` of what was asked for, the same in every process. The content of secret files is left out (P18)."""
+    content = json.dumps(_plain(resource), sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(f"{type(resource).__name__}:{content}".encode()).hexdigest()
+
+
+def _plain(value: object) -> object:
+    match value:
+        case File(secret=True):
+            return [value.target, value.mode, value.uid, value.gid]
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case tuple():
+            return [_plain(item) for item in value]
+        case _ if is_dataclass(value):
+            return {member.name: _plain(getattr(value, member.name)) for member in fields(value)}
+        case _:
+            return value
 
 
 class Strength(StrEnum):

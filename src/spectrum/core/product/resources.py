@@ -27,6 +27,7 @@ class Base:
 
     name: str
     ports: tuple[PortRequest, ...] = ()
+    services: tuple[str, ...] = ()  # all of them, also those without a port: each gets a root
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
