@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import httpx2
-from fastapi import APIRouter, Response
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from spectrum.api.app import ROUTERS, create_app
@@ -16,16 +17,19 @@ from spectrum.api.deps import Caller, Change, Condition, DryRun, Has, Paging, Wa
 from spectrum.api.models import Name, Wish
 from spectrum.api.routing import Route, operation, reply
 from spectrum.api.services import Services
+from spectrum.api.signed import signed_call
 from spectrum.control.commands import Mutation, Reply
 from spectrum.core.access import Action, Principal
 from spectrum.core.errors import Problem
 from spectrum.core.ids import OrganizationId
+from spectrum.core.signing import Signer
 from spectrum.ports import SystemClock, SystemEntropy
 from spectrum.telemetry import Metrics
 from tests.api import support
 
 ORGANIZATION = OrganizationId("org_00000000-0000-7000-8000-000000000001")
 BODY_LIMIT = 1_000
+CELL = Signer.of(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 
 
 class FakeIdentity:
@@ -51,6 +55,16 @@ class FakeIdempotency:
 class Thing(Wish):
     name: Name
     size: int = 1
+
+
+class Ready:
+    """A readiness that tests set."""
+
+    def __init__(self) -> None:
+        self.trouble: dict[str, str] = {"database": ""}
+
+    async def checks(self) -> Mapping[str, str]:
+        return self.trouble
 
 
 router = APIRouter(prefix="/v1/things", route_class=Route)
@@ -86,9 +100,20 @@ async def fail(name: str, services: Has) -> Response:
             raise Problem("not-found", f"There is no thing {name!r}.")
 
 
+worker_router = APIRouter(prefix="/worker/v1")
+
+
+@worker_router.post("/echo")
+async def echo(request: Request) -> Response:
+    call = await signed_call(request)
+    if call.number == 13:
+        raise RuntimeError("thirteen")
+    return JSONResponse({"key_id": call.key_id, "number": call.number})
+
+
 @asynccontextmanager
-async def served() -> AsyncIterator[tuple[httpx2.AsyncClient, FakeIdempotency, support.Ready]]:
-    idempotency, ready = FakeIdempotency(), support.Ready()
+async def served() -> AsyncIterator[tuple[httpx2.AsyncClient, FakeIdempotency, Ready]]:
+    idempotency, ready = FakeIdempotency(), Ready()
     nothing = cast(Any, None)
     services = Services(
         identity=cast(Any, FakeIdentity()),
@@ -102,7 +127,7 @@ async def served() -> AsyncIterator[tuple[httpx2.AsyncClient, FakeIdempotency, s
         clock=SystemClock(),
         entropy=SystemEntropy(),
     )
-    app = create_app(services, support.PUBLIC_URL, BODY_LIMIT, (*ROUTERS, router))
+    app = create_app(services, support.PUBLIC_URL, BODY_LIMIT, (*ROUTERS, router, worker_router), CELL)
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url=support.PUBLIC_URL) as http:
         yield http, idempotency, ready

@@ -18,6 +18,7 @@ from spectrum.control.changes import Changes
 from spectrum.control.identity import Identity
 from spectrum.control.log import Log
 from spectrum.control.products import Products
+from spectrum.control.readiness import Readiness
 from spectrum.control.secrets import CellKeys, load_or_create
 from spectrum.control.targets import Targets
 from spectrum.control.workers import Workers
@@ -29,16 +30,6 @@ from tests.postgres import Database
 
 PUBLIC_URL = "http://127.0.0.1:8420"
 ENTROPY = SystemEntropy()
-
-
-class Ready:
-    """A readiness that tests set."""
-
-    def __init__(self) -> None:
-        self.trouble: dict[str, str] = {"database": ""}
-
-    async def checks(self) -> Mapping[str, str]:
-        return self.trouble
 
 
 @dataclass(frozen=True)
@@ -97,7 +88,6 @@ class Api:
     keys: CellKeys
     database: Database
     http: httpx2.AsyncClient
-    ready: Ready
 
     async def as_admin(self, statement: str, *arguments: Any) -> list[Any]:
         """Arrange or look at what no caller can; past row-level security."""
@@ -128,7 +118,7 @@ class Api:
         return self.caller(token)
 
 
-def services_of(pools: Mapping[Role, Pool], keys: CellKeys, ready: Ready) -> tuple[Services, Identity, Workers]:
+def services_of(pools: Mapping[Role, Pool], keys: CellKeys) -> tuple[Services, Identity, Workers]:
     changes = Changes(pools[Role.API], pools[Role.ENGINE], keys.keyring, ENTROPY)
     identity = Identity(changes, pools[Role.SYSTEM])
     workers = Workers(changes, pools[Role.SYSTEM], keys.signing_key_id)
@@ -139,7 +129,7 @@ def services_of(pools: Mapping[Role, Pool], keys: CellKeys, ready: Ready) -> tup
         targets=Targets(changes),
         workers=workers,
         log=Log(pools[Role.API]),
-        readiness=ready,
+        readiness=Readiness(pools[Role.SYSTEM]),
         metrics=Metrics(),
         clock=SystemClock(),
         entropy=ENTROPY,
@@ -154,9 +144,8 @@ async def serving(database: Database, folder: Path) -> AsyncIterator[Api]:
         for role in (Role.API, Role.ENGINE, Role.SYSTEM):
             pools[role] = await open_pool(database.urls[role], role, "test", size=4)
             stack.push_async_callback(pools[role].close)
-        ready = Ready()
         keys = load_or_create(folder / "master.key", ENTROPY)
-        services, identity, workers = services_of(pools, keys, ready)
+        services, identity, workers = services_of(pools, keys)
         transport = httpx2.ASGITransport(create_app(services, PUBLIC_URL), raise_app_exceptions=False)
         http = await stack.enter_async_context(httpx2.AsyncClient(transport=transport, base_url=PUBLIC_URL))
-        yield Api(services, identity, workers, keys, database, http, ready)
+        yield Api(services, identity, workers, keys, database, http)

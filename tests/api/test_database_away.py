@@ -22,6 +22,11 @@ async def test_a_connection_that_is_cut_is_told_as_unavailable_and_the_next_requ
     assert statuses[-1] == 200
 
 
+async def test_a_copy_with_its_database_is_ready(api: Api) -> None:
+    ready = await api.caller(None).get("/readyz")
+    assert (ready.status, ready.body) == (200, {"status": "ok", "checks": {"database": "ok", "cell": "ok"}})
+
+
 async def test_a_lock_that_is_not_given_is_told_as_unavailable(api: Api) -> None:
     acme = await api.administrator()
     await acme.post("/v1/targets", {"name": "local", "url": "process:///srv"})

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.anyio
 async def document() -> dict[str, Any]:
     async with served() as (http, _, _):
         found: dict[str, Any] = (await http.get("/openapi.json")).json()
-    found["paths"] = {path: item for path, item in found["paths"].items() if not path.startswith("/v1/things")}
+    ours = [path for path in found["paths"] if path.startswith("/v1/") and not path.startswith("/v1/things")]
+    found["paths"] = {path: found["paths"][path] for path in ours}
     return found
 
 

@@ -14,8 +14,7 @@ from spectrum.api.problems import CATALOGUE
 from spectrum.control.commands import Reply
 from spectrum.core.errors import STATUS
 from tests import golden
-from tests.api.fakes import BODY_LIMIT, FakeIdempotency, served
-from tests.api.support import Ready
+from tests.api.fakes import BODY_LIMIT, FakeIdempotency, Ready, served
 
 pytestmark = pytest.mark.anyio
 

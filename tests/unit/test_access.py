@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,3 +105,12 @@ def test_nobody_gives_away_more_than_they_have() -> None:
         check_scopes(["admin"], principal("read", "tokens:write"))
     with pytest.raises(Problem, match="no scope nonsense"):
         check_scopes(["nonsense"], principal("admin"))
+
+
+def test_a_light_install_needs_no_cryptography_and_no_server() -> None:
+    code = (
+        "import sys; import spectrum.core.access, spectrum.settings, spectrum.sdk; "
+        "print(sorted({'cryptography', 'fastapi', 'structlog', 'asyncpg'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]"

@@ -11,6 +11,8 @@ import spectrum
 from spectrum.api import log, models, organizations, problems, products, system, targets, tokens, worker, workers
 from spectrum.api.middleware import Edge
 from spectrum.api.services import Services
+from spectrum.api.signed import SignedAnswers
+from spectrum.core.signing import Signer
 from spectrum.settings import Tuning
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -30,8 +32,12 @@ def create_app(
     public_url: str = "http://127.0.0.1:8420",
     body_limit: int = Tuning().body_limit,
     routers: tuple[APIRouter, ...] = ROUTERS,
+    signer: Signer | None = None,
 ) -> FastAPI:
-    """The API over these services. `public_url` is where callers reach it, `body_limit` in bytes."""
+    """The API over these services. `public_url` is where callers reach it, `body_limit` in bytes.
+
+    With the cell's `signer`, answers to workers are signed.
+    """
     app = FastAPI(
         title="SPECTRUM",
         version=spectrum.__version__,
@@ -49,6 +55,8 @@ def create_app(
         app.include_router(router)
     problems.install(app)
     app.add_middleware(Edge, services=services, body_limit=body_limit)
+    if signer is not None:
+        app.add_middleware(SignedAnswers, signer=signer, clock=services.clock)
     _complete_openapi(app)
     return app
 

@@ -19,7 +19,7 @@ from spectrum.db.sql import query
 from spectrum.db.visits import Row, visiting
 from spectrum.ports import Entropy
 
-KEY_LIFE = timedelta(days=1)
+KEY_LIFE = timedelta(days=30)
 SECRET_LIFE = timedelta(hours=1)
 
 _BEGIN = query("change_begin")

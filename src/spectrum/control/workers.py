@@ -197,7 +197,7 @@ async def _enrol(change: Transaction, owner: OrganizationId, text: TokenText, ap
         if row["used_by_key"] != applicant.signing_key:
             raise _no_entry("This join token was used by another worker.")
         return Enrolled(WorkerId(row["worker_id"]), owner, PoolId(row["pool_id"]), row["pool"])
-    if row["expires_at"] <= row["now"]:
+    if row["expires_at"] <= change.now:
         raise _no_entry(f"This join token expired at {stamp(row['expires_at'])}.")
     worker_id = await _admit(change, owner, row["pool_id"], applicant)
     await change.connection.execute(_JOIN_TOKEN_USE, text.hash, change.now, applicant.signing_key, worker_id)

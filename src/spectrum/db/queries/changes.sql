@@ -14,7 +14,7 @@ SELECT clock_timestamp();
 SELECT request_digest, status, location, body, ciphertext, key_id, ciphertext_expires_at,
        ciphertext_expires_at > clock_timestamp() AS still_shown
 FROM idempotency_keys
-WHERE organization_id = $1 AND method = $2 AND path = $3 AND key = $4 AND expires_at > clock_timestamp();
+WHERE organization_id = $1 AND method = $2 AND path = $3 AND key = $4;
 
 -- name: change_remember
 -- Keeps the answer under its key.

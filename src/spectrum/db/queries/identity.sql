@@ -52,7 +52,7 @@ SELECT organization_id FROM join_tokens WHERE hash = $1;
 
 -- name: join_token_hold
 -- A join token, held until the end of the transaction: of two keys, one gets it.
-SELECT j.pool_id, j.expires_at, j.used_by_key, j.worker_id, p.name AS pool, clock_timestamp() AS now
+SELECT j.pool_id, j.expires_at, j.used_by_key, j.worker_id, p.name AS pool
 FROM join_tokens j JOIN pools p ON p.id = j.pool_id
 WHERE j.hash = $1 FOR UPDATE OF j;
 
