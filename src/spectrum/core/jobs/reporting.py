@@ -73,10 +73,9 @@ class _Reading:
         for intent in self.command.intents:
             if why := self._intent(intent):
                 self.refused[intent.step] = why
-        job = self.job
-        return Holding(
-            job, self.turn.instance, self.turn.now, self.refused, job.state.terminal, self.turn.keys_absent()
-        )
+        turn, job = self.turn, self.job
+        url = turn.around.target_url
+        return Holding(job, turn.instance, turn.now, url, self.refused, job.state.terminal, turn.keys_absent())
 
     # ---- outcomes
 
