@@ -28,7 +28,7 @@ SCALARS = """services:
     environment: {A: true, B: 1.0, C: 0x10, D: 1e3, E: yes, F: 010, G: 1.50, H: '1.50'}
 """
 slow = settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 
