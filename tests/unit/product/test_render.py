@@ -22,7 +22,7 @@ from tests.unit.product.strategies import products
 from tests.unit.product.support import EXAMPLES, INSTANCE, example, product, reading, release, rendered, values
 
 slow = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 KINTO = example(EXAMPLES[0])
 
@@ -30,7 +30,7 @@ KINTO = example(EXAMPLES[0])
 @slow
 @given(products())
 def test_a_secret_reaches_secret_files_and_nothing_else(data: dict[str, Any]) -> None:
-    accepted = release(json.dumps(data))
+    accepted = release(json.dumps(data, ensure_ascii=False))
     parameters = {**values(accepted, {"token": "TOKEN-9f2c"}), "password": "PASSWORD-7b1d"}
     for kind in accepted.kinds:
         result = render(accepted, "small", parameters, sample_facts(accepted, kind), kind, INSTANCE)
@@ -57,7 +57,7 @@ def open_texts(result: Rendered) -> list[str]:
 @slow
 @given(products())
 def test_every_accepted_product_renders_for_every_plan_and_target(data: dict[str, Any]) -> None:
-    accepted = release(json.dumps(data))
+    accepted = release(json.dumps(data, ensure_ascii=False))
     for kind in accepted.kinds:
         planned = outline(accepted, kind)
         assert Outline.from_json(json.loads(json.dumps(planned.as_json()))) == planned

@@ -85,7 +85,7 @@ class _Assembly:
 
     def include(self, cursor: Cursor, parts: dict[str, dict[str, Json]]) -> None:
         for item in cursor.sequence():
-            path = item.fields(("path",)).get("path") if isinstance(item.value, Mapping) else item
+            path = _path(item)
             self.included += 1
             if self.included > MAX_INCLUDES:
                 item.refuse(f"more than {MAX_INCLUDES} files are included, or they include each other")
@@ -208,10 +208,19 @@ class _Assembly:
     def env_file(self, cursor: Cursor) -> dict[str, str]:
         result: dict[str, str] = {}
         for item in cursor.sequence() if isinstance(cursor.value, tuple) else [cursor]:
-            path = item.fields(("path",)).get("path") if isinstance(item.value, Mapping) else item
+            path = _path(item)
             if path and (found := self.sources.text(path)):
                 result |= sources.environment(item, *found)
         return result
+
+
+def _path(item: Cursor) -> Cursor | None:
+    """The file that an entry names: `FILE` or `{path: FILE}`."""
+    if not isinstance(item.value, Mapping):
+        return item
+    if "path" not in item.fields_given():
+        item.refuse("the entry names no file", "Write {path: FILE}.")
+    return item.fields(("path",)).get("path")
 
 
 def _check_networks(cursor: Cursor) -> None:

@@ -186,12 +186,13 @@ class _Builder:
         return result
 
     def text(self, event: Any) -> str:
-        """The scalar's characters; two escapes of a surrogate pair (as JSON writes them) become the one they mean."""
+        """The scalar's characters. YAML knows no surrogate pairs, as JSON writes them; neither does Compose."""
         text: str = event.value
-        try:
-            return text.encode("utf-16", "surrogatepass").decode("utf-16")
-        except UnicodeDecodeError:
-            raise self.error(event, "half of a surrogate pair is no character") from None
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise self.error(
+                event, "half of a surrogate pair is no character", "Write the character itself, or \\U0001F600."
+            )
+        return text
 
     def check_tag(self, event: Any, *allowed: str) -> str | None:
         if event.tag is None:

@@ -324,7 +324,7 @@ def _endpoint(cursor: Cursor) -> Json:
         return None
     result: dict[str, Json] = {
         "service": fields["service"].fixed(),
-        "port": port_number(fields["port"], fields["port"].fixed("a port") or ""),
+        "port": port_number(fields["port"], fields["port"].fixed("a port", numbers=True) or ""),
     }
     for key in ("path", "health"):
         if key in fields and (text := fields[key].text()) is not None:

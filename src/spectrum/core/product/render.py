@@ -9,7 +9,7 @@ from spectrum.core.errors import Problem, Where
 from spectrum.core.product import facts as fact_rules
 from spectrum.core.product.facts import Instance, port_requests
 from spectrum.core.product.interpolation import InterpolationError, Lookup, interpolate
-from spectrum.core.product.parameters import Generation, Value
+from spectrum.core.product.parameters import Generation, Parameter, Value
 from spectrum.core.product.release import Release, TargetKind, duration
 from spectrum.core.product.report import Json, join, nearest, plain_text
 from spectrum.core.product.resources import (
@@ -72,44 +72,48 @@ def validate_parameters(
     with a pointer per mistake; no message holds a secret.
     """
     before = previous or {}
+    unknown = given.keys() - release.parameters.keys()
     errors = [
         Where(
             f"{release.product} has no parameter {name!r}",
-            join("/parameters", name),
             hint=nearest(name, release.parameters),
+            pointer=join("/parameters", name),
         )
-        for name in given.keys() - release.parameters.keys()
+        for name in unknown
     ]
-    from_plan = release.plan_values(plan)
+    defaults = {name: parameter.default for name, parameter in release.parameters.items()} | release.plan_values(plan)
     values: dict[str, Value] = {}
     for name, parameter in release.parameters.items():
-        pointer = join("/parameters", name)
         kept = name in before and (parameter.secret or not parameter.mutable)
-        if name not in given and kept:
-            values[name] = before[name]
-            continue
-        default = from_plan.get(name, parameter.default)
-        candidate = given.get(name, default)
+        candidate = given.get(name, before[name] if kept else defaults[name])
         if candidate is None and parameter.generate:
             continue
-        if candidate is None:
-            errors.append(
-                Where(f"{name} has no default and was not given", pointer, hint=f"Give it: --param {name}=VALUE")
-            )
-            continue
         try:
-            values[name] = parameter.check(candidate)
-        except ValueError as error:
-            errors.append(Where(f"{name} {error}", pointer))
-            continue
-        if name in before and not parameter.mutable and values[name] != before[name]:
-            errors.append(
-                Where(f"{name} can't be changed once the instance exists", pointer, hint="Leave it out to keep it.")
-            )
+            values[name] = _accepted(parameter, candidate, before)
+        except Problem as problem:
+            errors += problem.errors
     if errors:
         ordered = tuple(sorted(errors, key=lambda where: where.pointer))
         raise Problem("invalid-parameter", f"The parameters don't fit {release.product} {release.version}.", ordered)
     return values
+
+
+def _accepted(parameter: Parameter, candidate: object, before: Mapping[str, Value]) -> Value:
+    """One value in its type. Raises Problem(invalid-parameter) with the one mistake in it."""
+    name = parameter.name
+    hint = ""
+    try:
+        if candidate is None:
+            hint = f"Give it: --param {name}=VALUE"
+            raise ValueError("has no default and was not given")
+        value = parameter.check(candidate)
+        if name in before and not parameter.mutable and value != before[name]:
+            hint = "Leave it out to keep it."
+            raise ValueError("can't be changed once the instance exists")
+    except ValueError as error:
+        where = Where(f"{name} {error}", join("/parameters", name), hint=hint)
+        raise Problem("invalid-parameter", where.message, (where,)) from None
+    return value
 
 
 def secrets_to_generate(release: Release, values: Mapping[str, Value]) -> tuple[Generation, ...]:
