@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from spectrum.control.commands import Listing, Mutation, Page, Reply
-from spectrum.control.secrets import CellKeys
 from spectrum.core.access import Principal
 from spectrum.core.signing import Call
 from spectrum.ports import Clock, Entropy
@@ -90,9 +89,6 @@ class Log(Protocol):
 
 class Desk(Protocol):
     """Where workers are served."""
-
-    @property
-    def keys(self) -> CellKeys: ...
 
     async def serve(self, what: str, call: Call, lease_id: str | None) -> Any:
         """The answer to a signed call. Raises Problem."""
