@@ -296,6 +296,17 @@ def test_root_runs_it_as_an_unprivileged_account(make: Make) -> None:
 
 
 @AS_ROOT
+def test_data_of_another_user_is_left_alone(make: Make) -> None:
+    embedded = make()
+    embedded.start()
+    embedded.stop()
+    os.chown(embedded.place.data, 12345, -1)
+    with pytest.raises(EmbeddedError, match="belongs to uid 12345"):
+        embedded.start()
+    embedded.place.account.give(embedded.place.data)
+
+
+@AS_ROOT
 def test_a_private_home_stays_private_and_the_data_goes_where_the_account_gets_in(make: Make, tmp_path: Path) -> None:
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
