@@ -7,7 +7,7 @@ it. Several copies of the control plane share one `MemoryDatabase`, each through
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -354,7 +354,7 @@ class MemoryStore:
 
         return await self._call("store.lease", work)
 
-    async def _call(self, port: str, work: Any) -> Any:
+    async def _call(self, port: str, work: Callable[[], T]) -> T:
         try:
             async with asyncio.timeout(CALL_TIMEOUT):
                 return await self.line.call(port, work)

@@ -27,7 +27,10 @@ class PlanError(SpectrumError):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One step to be. Durations are seconds; `needs` are names of other nodes; a false `condition` skips it."""
+    """One step to be. Durations are seconds; `needs` are names of other nodes; a false `condition` skips it.
+
+    A `key` that is given keeps the effect that is already there; otherwise the slot is made anew under the next key.
+    """
 
     name: str
     action: str
@@ -41,6 +44,8 @@ class Node:
     tries: int = 5
     attempt_seconds: float = 60.0
     step_seconds: float = 300.0
+    retry_cap: float = 60.0
+    key: str | None = None
 
     def __post_init__(self) -> None:
         if (self.slot is None) != (self.wants is Wants.NOTHING):
@@ -83,9 +88,14 @@ class Given:
 
     instance: Instance
     job: Job
-    present: Mapping[str, Effect]  # by slot
+    effects: tuple[Effect, ...]
     outline: Any
     target_kind: str
+
+    @property
+    def present(self) -> Mapping[str, Effect]:
+        """What is wanted present, by slot."""
+        return {effect.slot: effect for effect in self.effects if effect.present}
 
 
 @dataclass(frozen=True, slots=True)

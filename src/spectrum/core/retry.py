@@ -19,9 +19,9 @@ def spread(seed: str) -> float:
     return int.from_bytes(hashlib.sha256(seed.encode()).digest()[:7], "big") / 2**56
 
 
-def backoff(tries: int, seed: str, told: float | None = None) -> timedelta:
+def backoff(tries: int, seed: str, told: float | None = None, cap: float = CAP_SECONDS) -> timedelta:
     """How long to wait before try number `tries` + 1. `told` is the dependency's own word, in seconds: never less than that."""
-    ceiling = min(CAP_SECONDS, BASE_SECONDS * 2 ** min(tries, 16))
+    ceiling = min(cap, BASE_SECONDS * 2 ** min(tries, 16))
     seconds = max(FLOOR_SECONDS, ceiling * spread(seed))
     if told is not None:
         seconds = told + seconds

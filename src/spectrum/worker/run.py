@@ -31,6 +31,7 @@ from spectrum.worker.spool import Spool
 
 RELEASE_AFTER = 20.0  # seconds of waiting that are better spent without holding the job
 REFUSED_PAUSE = 1.0
+SURVEY_SECONDS = 30.0
 ATTEMPT_MARGIN = 0.85  # of an attempt's time: the worker gives up before the engine does
 UNDECIDED_SIGHTINGS = 3
 
@@ -113,16 +114,20 @@ class JobRun:
         """The first act of a claim: only then may what is observed be believed (DESIGN §3.15)."""
         for tries in range(3):
             try:
-                await self.provider.survey(self.instance.id, self.job.fence)
+                await self._survey()
             except StaleFence:
                 return False
-            except Fault as fault:
-                _log.info("target does not answer", job_id=self.job.id, code=fault.failure.code)
+            except (Fault, TimeoutError) as error:
+                _log.info("target does not answer", job_id=self.job.id, error=str(error))
                 await self.clock.sleep(backoff(tries + 1, f"{self.job.id}:{self.job.fence}:{tries}").total_seconds())
             else:
                 return not self.gone
         await self._release(WaitsFor.BREAKER, 5.0)
         return False
+
+    async def _survey(self) -> Mapping[str, Observed]:
+        async with asyncio.timeout(SURVEY_SECONDS):
+            return {seen.slot: seen for seen in await self.provider.survey(self.instance.id, self.job.fence)}
 
     async def _round(self) -> None:
         self._wake.clear()
@@ -323,28 +328,27 @@ class JobRun:
         return True
 
     async def _check_unwound(self) -> None:
-        """Success is never assumed: the slots are looked at (DESIGN §3.10)."""
+        """Success is never assumed: the slots are looked at (DESIGN §3.10).
+
+        Where a late call may still land, absence is what was seen twice.
+        """
         try:
             wrong = await self._not_as_before()
-            if wrong and self.provider.strength is Strength.ATOMIC:
-                self._verdict, self._reopen = Verdict.REOPENED, wrong
-            elif not wrong and self.provider.strength is Strength.BEST_EFFORT:
+            if not wrong and self.provider.strength is Strength.BEST_EFFORT:
                 await self.clock.sleep(self.provider.settle)
                 wrong = await self._not_as_before()
-                self._verdict, self._reopen = (Verdict.REOPENED, wrong) if wrong else (Verdict.UNWOUND, ())
-            else:
-                self._verdict, self._reopen = (Verdict.REOPENED, wrong) if wrong else (Verdict.UNWOUND, ())
+            self._verdict, self._reopen = (Verdict.REOPENED, wrong) if wrong else (Verdict.UNWOUND, ())
         except StaleFence:
             self.lose()
-        except Fault as fault:
-            _log.info("unwound state can't be seen", job_id=self.job.id, code=fault.failure.code)
+        except (Fault, TimeoutError) as error:
+            _log.info("unwound state can't be seen", job_id=self.job.id, error=str(error))
             await self.clock.sleep(self.provider.settle)
         finally:
             self._attempts.pop("(unwound)", None)
             self._wake.set()
 
     async def _not_as_before(self) -> tuple[str, ...]:
-        seen = {each.slot: each for each in await self.provider.survey(self.instance.id, self.job.fence)}
+        seen = await self._survey()
         return tuple(
             step.name
             for step in self.job.steps

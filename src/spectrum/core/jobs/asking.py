@@ -14,13 +14,15 @@ MAX_WAITING = 16
 
 
 def submit(turn: Turn, command: Submit) -> Submitted:
-    """Accept a job, behind those that came before it.
+    """Accept a job, behind those that came before it. The same job again is the same job.
 
     Raises `Refused` with `operation-not-available`, `precondition-failed`, `not-allowed-now` or `instance-busy`.
     """
     operation = turn.catalog.get((command.operation, command.operation_version))
     if operation is None:
         raise Refused(Problem("operation-not-available", f"There is no operation {command.operation!r} here (yet)."))
+    if (same := turn.jobs.get(command.job_id)) is not None:
+        return Submitted(same, turn.instance, attached=True)
     if operation.preempts and (first := _same_under_way(turn, operation)):
         return Submitted(first, turn.instance, attached=True)
     _check(turn, command, operation)

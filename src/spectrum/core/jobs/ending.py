@@ -132,7 +132,11 @@ def residue_of(job: Job) -> tuple[str, ...]:
 
 def finish(turn: Turn, job: Job) -> Job:
     """Everything that a terminal state brings with it, in its one transaction (DESIGN §3, States)."""
-    job = turn.put(job, finished_at=turn.now, owner=None, waiting=None, not_before=None)
+    for step in job.steps:
+        if step.outstanding:
+            close_as_unknown(turn, step)
+            turn.put_step(job.id, step, outstanding=False)
+    job = turn.put(turn.jobs[job.id], finished_at=turn.now, owner=None, waiting=None, not_before=None)
     if job.state is JobState.SUCCEEDED:
         job = turn.put(job, reason=None, failure=None)
         _accept(turn, job)
@@ -242,15 +246,16 @@ def _refuse(turn: Turn, job: Job, reason: Reason, message: str) -> None:
 
 
 def _plan(turn: Turn, job: Job, operation: Operation) -> None:
-    present = {effect.slot: effect for effect in turn.effects.values() if effect.present}
+    effects = tuple(effect for _, effect in sorted(turn.effects.items()))
     spec = job.spec or turn.instance.accepted or turn.instance.requested
-    given = Given(turn.instance, job, present, turn.before.outlines.get(spec.release_id), turn.around.target_kind)
+    given = Given(turn.instance, job, effects, turn.before.outlines.get(spec.release_id), turn.around.target_kind)
     try:
         plan = operation.plan(given)
     except PlanError as error:
         _refuse(turn, job, Reason.INVALID, str(error))
         return
     slots = {node.slot for node in plan.nodes if node.slot}
+    present = given.present
     baseline = {slot: (present[slot].key if slot in present else None) for slot in sorted(slots)}
     steps = _steps(turn, job, plan)
     turn.change_instance(active_job_id=job.id)
@@ -285,10 +290,11 @@ def _step(turn: Turn, job: Job, position: int, node: Node) -> Step:
         tries_allowed=node.tries,
         attempt_seconds=node.attempt_seconds,
         step_seconds=node.step_seconds,
+        retry_cap=node.retry_cap,
         state=StepState.PENDING if node.condition else StepState.SKIPPED,
     )
     if node.wants is Wants.PRESENT and node.slot:
-        return replace(step, effect_key=new_key(turn, node.slot, job.generation))
+        return replace(step, effect_key=node.key or new_key(turn, node.slot, job.generation))
     return step
 
 

@@ -144,6 +144,7 @@ class Step:
     tries_allowed: int = 5
     attempt_seconds: float = 60.0
     step_seconds: float = 300.0
+    retry_cap: float = 60.0
     state: StepState = StepState.PENDING
     phase: Phase = Phase.DO
     effect_key: str | None = None

@@ -248,7 +248,8 @@ class _Reading:
         return tries < step.tries_allowed and in_time
 
     def _pause(self, step: Step, tries: int, failure: Failure | None) -> timedelta:
-        return backoff(tries, f"{step.id}:{step.attempt}:{tries}", failure.retry_after if failure else None)
+        told = failure.retry_after if failure else None
+        return backoff(tries, f"{step.id}:{step.attempt}:{tries}", told, step.retry_cap)
 
     def _failed(self, step: Step, failure: Failure) -> None:
         state = next_step_state(step, StepTrigger.FATAL) or StepState.FAILED

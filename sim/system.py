@@ -1,0 +1,457 @@
+"""The whole system in one world: control planes, workers, a target and vendors, unchanged code joined below HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sim.hosts import Host
+from sim.nemesis import Nemesis
+from sim.twins.provider import MemoryTarget
+from sim.twins.store import MemoryDatabase, MemoryStore
+from sim.twins.wire import Unreachable, Wire
+from sim.world import Scenario, World
+from spectrum.control.dispatch import Caller, Dispatch, Held
+from spectrum.control.engine import Engine
+from spectrum.control.store import Asked, Keyed, Unavailable
+from spectrum.control.sweeper import Sweeper
+from spectrum.control.wakeups import Wakeups
+from spectrum.core import ids
+from spectrum.core.errors import Problem
+from spectrum.core.ids import (
+    InstanceId,
+    JobId,
+    OrganizationId,
+    PlacementId,
+    PoolId,
+    ReleaseId,
+    TargetId,
+    WorkerId,
+)
+from spectrum.core.jobs.commands import Answer as CommandAnswer
+from spectrum.core.jobs.commands import Cancel, Command, Hint, Holding, Release, Repeated, Report, Submit
+from spectrum.core.jobs.model import Instance, Job, Spec
+from spectrum.core.observation import Observed
+from spectrum.core.plan import Catalog
+from spectrum.core.product.outline import EndpointOutline, Need, Outline, ServiceOutline
+from spectrum.core.product.release import TargetKind
+from spectrum.core.product.resources import Base, Hook, PortRequest, Service, Volume
+from spectrum.operations import CATALOG
+from spectrum.operations.context import Answer
+from spectrum.ports import Tasks
+from spectrum.providers.protocol import Provider, Resource, Strength
+from spectrum.worker.context import Holder
+from spectrum.worker.link import Handback, Incarnation, LinkDown, News, Pulse
+from spectrum.worker.loop import Worker
+
+POOL = PoolId("pol_00000000-0000-7000-8000-000000000001")
+ORGANIZATION = OrganizationId("org_00000000-0000-7000-8000-000000000001")
+TARGET = TargetId("tgt_00000000-0000-7000-8000-000000000001")
+RELEASE = ReleaseId("rel_00000000-0000-7000-8000-000000000001")
+LEASE_SECONDS = 15.0
+HEARTBEAT_SECONDS = 5.0
+CALL_SECONDS = 20.0
+RESTING = ("stop", "start", "restart", "delete", "undelete", "resolve")
+
+
+# ---- the product that is run: a web service on a database
+
+
+def outline() -> Outline:
+    return Outline(
+        product="hello",
+        version="1",
+        digest="sha256:0",
+        kind=TargetKind.PROCESS,
+        services=(
+            ServiceOutline("db", (), ("data",), True, 60.0, 5.0, False),
+            ServiceOutline("web", (Need("db", "service_healthy"),), (), True, 60.0, 5.0, False),
+        ),
+        volumes=("data",),
+        hooks=(),
+        endpoints=(EndpointOutline("api", "web", 80, True),),
+        secrets=(),
+        deleted_retention=600.0,
+        backup_retention=600.0,
+    )
+
+
+class SimRenderer:
+    """Renders the product above; no document, no secret."""
+
+    async def resource(self, holder: Holder, slot: str, spec: Spec) -> Resource:
+        name, role = slot.split("/")
+        service = Service(name, ("serve",), ports=(PortRequest(name, 80, name == "web"),))
+        match role:
+            case "base":
+                return Base(holder.instance.name, service.ports)
+            case "volume":
+                return Volume(name)
+            case "container":
+                return service
+            case _:
+                return Hook(role, service, (role,), 60.0)
+
+    async def stock(self, holder: Holder, spec: Spec, provider: Provider) -> None:
+        await provider.stock((), ())
+
+    async def ask(self, holder: Holder, spec: Spec, endpoint: str) -> Answer:
+        return Answer(200)
+
+    async def describe(self, holder: Holder, spec: Spec, seen: Mapping[str, Observed]) -> Mapping[str, Any]:
+        return {"services": [{"name": slot, "running": one.running} for slot, one in sorted(seen.items())]}
+
+
+class MemorySpool:
+    """A disk that survives the worker's crashes."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, int, int], News] = {}
+
+    def put(self, news: News) -> None:
+        self._kept[news.job_id, news.fence, news.number] = news
+
+    def drop(self, news: News) -> None:
+        self._kept.pop((news.job_id, news.fence, news.number), None)
+
+    def all(self) -> Sequence[News]:
+        return list(self._kept.values())
+
+
+# ---- the control plane
+
+
+@dataclass
+class ControlPlane:
+    """One copy: what its host runs in one life."""
+
+    world: World
+    host: Host
+    database: MemoryDatabase
+    catalog: Catalog
+    wire: Wire
+    tasks: Tasks = field(default_factory=Tasks)
+
+    def __post_init__(self) -> None:
+        store = MemoryStore(self.database, self.world.faults)
+        self.wakeups = Wakeups()
+        self.engine = Engine(store, self.catalog, self.host.clock, self.tasks, self._committed)
+        self.dispatch = Dispatch(store, self.engine, self.host.clock, self.host.entropy)
+        self.sweeper = Sweeper(store, self.engine, self.dispatch, self.host.clock, self.host.entropy, LEASE_SECONDS)
+
+    def _committed(self, commands: Sequence[Command], hints: Sequence[Hint]) -> None:
+        for hint in hints:
+            self.wakeups.wake(hint.pool_id)
+
+    async def run(self) -> None:
+        self.wire.listen(self.host.name, self.host, self.handle)
+        await self.sweeper.run()
+
+    async def handle(self, request: tuple[Any, ...]) -> Any:
+        what, *rest = request
+        handler = getattr(self, f"_{what}")
+        try:
+            return await handler(*rest)
+        except Unavailable as error:  # as the API does
+            return Problem("unavailable", str(error))
+        except Problem as problem:
+            return problem
+
+    async def _start(self, caller: Caller, boot: str) -> Incarnation:
+        lease = await self.dispatch.start(caller, boot)
+        return Incarnation(lease.id, lease.incarnation, LEASE_SECONDS, HEARTBEAT_SECONDS)
+
+    async def _poll(self, caller: Caller, seconds: float) -> bool:
+        return await self.wakeups.wait(caller.pool_id, seconds)
+
+    async def _claim(
+        self, caller: Caller, incarnation: Incarnation, number: int, want: int, holds_others: bool
+    ) -> Sequence[Holding]:
+        lease = incarnation.lease_id
+        return await self.dispatch.claim(caller, lease, incarnation.number, number, want, holds_others=holds_others)
+
+    async def _beat(
+        self,
+        caller: Caller,
+        incarnation: Incarnation,
+        number: int,
+        claim_seen: int,
+        held: Sequence[tuple[JobId, int]],
+    ) -> Pulse:
+        listed = [Held(*pair) for pair in held]
+        pulse = await self.dispatch.beat(caller, incarnation.lease_id, incarnation.number, number, claim_seen, listed)
+        return Pulse(tuple((each.job_id, each.fence) for each in pulse.lost), pulse.cancels)
+
+    async def _report(self, caller: Caller, incarnation: Incarnation, news: News) -> Holding:
+        report = Report(
+            id=f"{news.job_id}/{news.fence}/{news.number}",
+            instance_id=news.instance_id,
+            organization_id=news.organization_id,
+            actor=caller.actor,
+            job_id=news.job_id,
+            lease_id=incarnation.lease_id,
+            fence=news.fence,
+            number=news.number,
+            outcomes=news.outcomes,
+            intents=news.intents,
+            verdict=news.verdict,
+            reopen=news.reopen,
+        )
+        return await self.dispatch.report(report)
+
+    async def _release(self, caller: Caller, incarnation: Incarnation, back: Handback) -> None:
+        release = Release(
+            id=f"{back.job_id}/{back.fence}/release",
+            instance_id=back.instance_id,
+            organization_id=back.organization_id,
+            actor=caller.actor,
+            job_id=back.job_id,
+            lease_id=incarnation.lease_id,
+            fence=back.fence,
+            until=back.until,
+            why=back.why,
+        )
+        await self.dispatch.release(release)
+
+    async def _execute(self, asked: Asked) -> Any:
+        return await self.engine.execute(asked)
+
+
+# ---- the worker's side of the wire
+
+
+@dataclass
+class SimLink:
+    """The worker's link over the wire; any copy of the control plane will do."""
+
+    world: World
+    wire: Wire
+    caller: Caller
+    addresses: tuple[str, ...]
+
+    async def start(self, boot: str) -> Incarnation:
+        found: Incarnation = await self._ask("start", boot)
+        return found
+
+    async def poll(self, seconds: float) -> bool:
+        return bool(await self._ask("poll", seconds))
+
+    async def claim(self, incarnation: Incarnation, number: int, want: int, holds_others: bool) -> Sequence[Holding]:
+        found: Sequence[Holding] = await self._ask("claim", incarnation, number, want, holds_others)
+        return found
+
+    async def beat(
+        self, incarnation: Incarnation, number: int, claim_seen: int, held: Sequence[tuple[JobId, int]]
+    ) -> Pulse:
+        found: Pulse = await self._ask("beat", incarnation, number, claim_seen, tuple(held))
+        return found
+
+    async def report(self, incarnation: Incarnation, news: News) -> Holding:
+        found: Holding = await self._ask("report", incarnation, news)
+        return found
+
+    async def release(self, incarnation: Incarnation, handback: Handback) -> None:
+        await self._ask("release", incarnation, handback)
+
+    async def release_document(self, release_id: str) -> Mapping[str, Any]:
+        raise NotImplementedError("the simulated renderer needs no document")
+
+    async def secrets(self, incarnation: Incarnation, job_id: JobId, fence: int) -> Mapping[str, str]:
+        raise NotImplementedError("the simulated renderer needs no secret")
+
+    async def _ask(self, what: str, *rest: Any) -> Any:
+        address = self.world.faults.one_of("link address", self.addresses)
+        answer = await _send(self.wire, address, (what, self.caller, *rest))
+        if isinstance(answer, Problem):
+            raise LinkDown(answer.detail) if answer.slug == "unavailable" else answer
+        return answer
+
+
+async def _send(wire: Wire, address: str, request: tuple[Any, ...]) -> Any:
+    """What was answered, a `Problem` perhaps.
+
+    Raises `LinkDown` where nothing was.
+    """
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            return await wire.send(address, request)
+    except (Unreachable, TimeoutError) as error:
+        raise LinkDown(str(error)) from error
+
+
+# ---- vendors
+
+
+@dataclass
+class Vendor:
+    """Somebody who creates an instance and goes on asking things of it. Asks again under the same id until it is answered."""
+
+    world: World
+    system: System
+    name: str
+
+    async def run(self, host: Host) -> None:
+        instance_id = InstanceId(ids.make("ins", host.clock.now(), host.entropy.token(10)))
+        await self._submit(host, instance_id, "create")
+        while not self.world.faults.healed:
+            await host.clock.sleep(20.0 * host.entropy.uniform())
+            if host.entropy.uniform() < 0.2:
+                await self._cancel(host, instance_id)
+            else:
+                operation = self.world.faults.one_of(f"{self.name} asks", RESTING)
+                await self._submit(host, instance_id, operation)
+
+    async def _submit(self, host: Host, instance_id: InstanceId, operation: str) -> None:
+        spec = Spec("hello", "1", RELEASE, "small")
+        key = host.entropy.token(8).hex()
+        self.system.answers[key] = []
+        while True:
+            # As the API does it: every request gets a job id of its own, the key makes them one job.
+            job_id = JobId(ids.make("job", host.clock.now(), host.entropy.token(10)))
+            submit = Submit(
+                id=job_id,
+                instance_id=instance_id,
+                organization_id=ORGANIZATION,
+                actor=f"vendor:{self.name}",
+                job_id=job_id,
+                operation=operation,
+                operation_version=1,
+                spec=spec if operation in ("create", "start", "stop") else None,
+                new=_new_instance(instance_id, self.name, host, spec) if operation == "create" else None,
+                parameters={"retention_seconds": 30.0},
+            )
+            keyed = Keyed(ORGANIZATION, "POST", f"/v1/instances/{self.name}", key, operation, _respond)
+            answer = await self._ask(Asked(submit, keyed, name=self.name if operation == "create" else None))
+            if answer is not None and not (isinstance(answer, Problem) and answer.slug == "unavailable"):
+                self.system.answers[key].append(answer)
+                if host.entropy.uniform() < 0.9:
+                    return
+            await host.clock.sleep(1.0)
+
+    async def _cancel(self, host: Host, instance_id: InstanceId) -> None:
+        jobs = [j for j in self.system.database.jobs.values() if j.instance_id == instance_id and not j.state.terminal]
+        if jobs:
+            job = jobs[int(host.entropy.uniform() * len(jobs))]
+            cancel = Cancel(
+                id=f"cancel/{job.id}",
+                instance_id=instance_id,
+                organization_id=ORGANIZATION,
+                actor=f"vendor:{self.name}",
+                job_id=job.id,
+            )
+            await self._ask(Asked(cancel))
+
+    async def _ask(self, asked: Asked) -> Any:
+        """What it was answered; None where no answer came."""
+        address = self.world.faults.one_of("vendor address", self.system.addresses)
+        try:
+            return await _send(self.system.wire, address, ("execute", asked))
+        except LinkDown:
+            return None
+
+
+def _respond(answer: CommandAnswer) -> Repeated:
+    job_id = answer.job.id if answer.job else ""
+    return Repeated(202, f"/v1/jobs/{job_id}", {"id": job_id})
+
+
+def _new_instance(instance_id: InstanceId, name: str, host: Host, spec: Spec) -> Instance:
+    return Instance(
+        id=instance_id,
+        organization_id=ORGANIZATION,
+        name=name,
+        target_id=TARGET,
+        pool_id=POOL,
+        placement_id=PlacementId(ids.make("plc", host.clock.now(), host.entropy.token(10))),
+        requested=spec,
+    )
+
+
+# ---- the system
+
+
+@dataclass
+class System:
+    """What the invariants judge: the database and the target, and what vendors were told."""
+
+    world: World
+    strength: Strength = Strength.ATOMIC
+    planes: int = 2
+    workers: int = 2
+    vendors: int = 3
+    catalog: Catalog = field(default_factory=lambda: CATALOG)
+    answers: dict[str, list[Any]] = field(default_factory=dict)  # to each key, in order
+
+    def __post_init__(self) -> None:
+        self.database = MemoryDatabase(outlines={RELEASE: outline()})
+        self.target = MemoryTarget(self.world.faults, self.strength)
+        self.wire = Wire(self.world.faults)
+        self.addresses = tuple(f"control-{number}" for number in range(1, self.planes + 1))
+        self.spools = [MemorySpool() for _ in range(self.workers)]
+        self.world.watch(self.target, self.database, self)
+
+    def begin(self) -> None:
+        for name in self.addresses:
+            self.world.host(name, self._boot_control)
+        for number in range(self.workers):
+            self.world.host(f"worker-{number + 1}", self._booting_worker(number))
+        for number in range(self.vendors):
+            name = f"customer-{number + 1}"
+            host = self.world.loop.host(f"vendor-{number + 1}", Vendor(self.world, self, name).run)
+            host.start()
+
+    async def _boot_control(self, host: Host) -> None:
+        await ControlPlane(self.world, host, self.database, self.catalog, self.wire).run()
+
+    def _booting_worker(self, number: int) -> Any:
+        worker_id = WorkerId(f"wrk_00000000-0000-7000-8000-{number + 1:012d}")
+        operations: dict[str, frozenset[int]] = {}
+        for name, version in self.catalog:
+            operations[name] = operations.get(name, frozenset()) | {version}
+        caller = Caller(worker_id, POOL, operations)
+
+        def boot(host: Host) -> Coroutine[Any, Any, None]:
+            link = SimLink(self.world, self.wire, caller, self.addresses)
+            return Worker(
+                link,
+                self.target.connect(),
+                self.catalog,
+                SimRenderer(),
+                host.clock,
+                host.entropy,
+                Tasks(),
+                self.spools[number],
+                capacity=4,
+            ).run()
+
+        return boot
+
+    @property
+    def open_jobs(self) -> list[Job]:
+        return [job for job in self.database.jobs.values() if not job.state.terminal]
+
+    @property
+    def at_rest(self) -> bool:
+        return not self.open_jobs
+
+
+TROUBLE = 120.0  # seconds with faults
+PATIENCE = 6 * 3600.0  # seconds in which everything has to come to its end without them
+
+
+def system(strength: Strength, **options: Any) -> Scenario:
+    """Vendors ask things of their instances while everything fails; then it heals, and all comes to its end."""
+
+    async def scenario(world: World) -> None:
+        it = System(world, strength, **options)
+        it.begin()
+        nemesis = Nemesis(world, wires=(it.wire,), targets=(it.target,))
+        nemesis.begin()
+        await asyncio.sleep(TROUBLE)
+        nemesis.heal()
+        await asyncio.sleep(CALL_SECONDS * 2)
+        await world.patiently(lambda: it.at_rest, "every job's end", PATIENCE, every=1.0)
+
+    return scenario
