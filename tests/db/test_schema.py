@@ -25,6 +25,10 @@ pytestmark = pytest.mark.anyio
 SCHEMA = Path(migrations.FOLDER.parent / "schema.sql").read_text(encoding="utf-8")
 
 
+# pg_dump lists a policy's roles in the order in which they happen to lie in the catalog.
+_POLICY_ROLES = re.compile(r"(?<= TO )spectrum_\w+(?:, spectrum_\w+)+(?= USING| WITH|;)")
+
+
 def dump(database: Database) -> list[str]:
     """The structure as pg_dump tells it, without comments and its random restrict key."""
     done = subprocess.run(
@@ -34,7 +38,8 @@ def dump(database: Database) -> list[str]:
         check=True,
     )
     noise = ("--", "\\restrict", "\\unrestrict")
-    return [line for line in done.stdout.splitlines() if line and not line.startswith(noise)]
+    lines = (line for line in done.stdout.splitlines() if line and not line.startswith(noise))
+    return [_POLICY_ROLES.sub(lambda found: ", ".join(sorted(found[0].split(", "))), line) for line in lines]
 
 
 async def make_empty(postgres: PostgresServer, database: Database) -> None:
