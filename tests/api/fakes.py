@@ -18,12 +18,11 @@ from spectrum.api.models import Name, Wish
 from spectrum.api.routing import Route, operation, reply
 from spectrum.api.services import Services
 from spectrum.api.signed import call_of
-from spectrum.core.signing import proven_call
 from spectrum.control.commands import Mutation, Reply
 from spectrum.core.access import Action, Principal
 from spectrum.core.errors import Problem
 from spectrum.core.ids import OrganizationId
-from spectrum.core.signing import Signer
+from spectrum.core.signing import Signer, proven_call
 from spectrum.ports import SystemClock, SystemEntropy
 from spectrum.telemetry import Metrics
 from tests.api import support

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from spectrum.control.identity import Identity
 from spectrum.control.secrets import CellKeys, load_or_create
 from spectrum.control.workers import Workers
 from spectrum.core.access import TOKEN_ENTROPY, TokenText, make_token
-from spectrum.db.pools import Pool, Role, open_pool
+from spectrum.db.pools import Role, open_pool
 from spectrum.ports import SystemEntropy
 from spectrum.server import ControlPlane
 from spectrum.settings import ServerSettings
