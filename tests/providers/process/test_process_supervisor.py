@@ -130,7 +130,7 @@ async def test_killed_at_random_moments_it_doubles_and_loses_nothing(hand: Hand,
         for pid in supervisors(hand):
             os.kill(pid, signal.SIGKILL)
 
-    for round_ in range(12):
+    for round_ in range(8):
         key = f"key.{round_ + 1}"
         async with anyio.create_task_group() as group:
             group.start_soon(kill_soon)
