@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test clean
+.PHONY: help setup up down doctor check format test sim clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,10 +16,19 @@ setup: $(VENV)/.ready ## make the Python environment (idempotent)
 
 $(VENV)/.ready: uv.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SPECTRUM needs Python 3.11 or later; this is %d.%d. Run: make PYTHON=/path/to/python3.11" % sys.version_info[:2])'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python's venv module is missing. On Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); echo "Python's venv module is missing. On Debian: apt-get install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@$(BIN)/uv sync --quiet --frozen --all-extras --all-groups --inexact
 	@touch $@
+
+up: setup ## start the whole system, with the example products and a first instance
+	@$(BIN)/spectrum up
+
+down: setup ## stop instances and parts; data stays
+	@$(BIN)/spectrum down
+
+doctor: setup ## check this machine for what is needed, with remedies
+	@$(BIN)/spectrum doctor
 
 check: setup ## lint, types, import contracts, generated files fresh
 	@$(BIN)/ruff check .
@@ -34,6 +43,10 @@ format: setup ## rewrite the code in the project's format
 
 test: setup ## run every test, fast ones first
 	@$(BIN)/pytest -n auto --dist worksteal
+
+SEEDS ?= 1-200
+sim: setup ## run the whole system in the seeded simulator: make sim SEEDS=1-200
+	@$(BIN)/python -m sim run --seeds $(SEEDS) --jobs 2
 
 clean: ## remove what can be made again
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

@@ -76,8 +76,16 @@ def check(root: Path) -> tuple[Offence, ...]:
     for path in sorted((root / "sim").rglob("*.py")):
         if not _is_edge(path.relative_to(root), rules["edges"]):
             found += (one for one in python(path, path.read_text()) if not one.what.startswith(VIRTUAL))
+    known: set[str] = set()
     for path in sorted((root / "src").rglob("*.sql")):
-        found += sql(path, path.read_text(), rules["queries"])
+        text = path.read_text()
+        found += sql(path, text, rules["queries"])
+        known |= set(_SQL_NAME.findall(text))
+    stale = sorted(set(rules["queries"]) - known)
+    found += (
+        Offence(root / "pyproject.toml", 0, name, "is declared, and there is no such query: remove it")
+        for name in stale
+    )
     return tuple(found)
 
 

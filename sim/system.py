@@ -42,8 +42,8 @@ from spectrum.operations import CATALOG
 from spectrum.operations.context import Answer
 from spectrum.ports import Tasks
 from spectrum.providers.protocol import Provider, Resource, Strength
+from spectrum.transports.protocol import Handback, Incarnation, JobRef, LinkDown, News, Pulse
 from spectrum.worker.context import Holder
-from spectrum.worker.link import Handback, Incarnation, LinkDown, News, Pulse
 from spectrum.worker.loop import Worker
 
 POOL = PoolId("pol_00000000-0000-7000-8000-000000000001")
@@ -235,7 +235,7 @@ class SimLink:
         found: Incarnation = await self._ask("start", boot)
         return found
 
-    async def poll(self, seconds: float) -> bool:
+    async def poll(self, incarnation: Incarnation, seconds: float) -> bool:
         return bool(await self._ask("poll", seconds))
 
     async def claim(self, incarnation: Incarnation, number: int, want: int, holds_others: bool) -> Sequence[Holding]:
@@ -255,10 +255,10 @@ class SimLink:
     async def release(self, incarnation: Incarnation, handback: Handback) -> None:
         await self._ask("release", incarnation, handback)
 
-    async def release_document(self, release_id: str) -> Mapping[str, Any]:
+    async def release_document(self, incarnation: Incarnation, asked: JobRef, release_id: str) -> Mapping[str, Any]:
         raise NotImplementedError("the simulated renderer needs no document")
 
-    async def secrets(self, incarnation: Incarnation, job_id: JobId, fence: int) -> Mapping[str, str]:
+    async def secrets(self, incarnation: Incarnation, asked: JobRef) -> Mapping[str, str]:
         raise NotImplementedError("the simulated renderer needs no secret")
 
     async def _ask(self, what: str, *rest: Any) -> Any:
@@ -416,7 +416,7 @@ class System:
             link = SimLink(self.world, self.wire, caller, self.addresses)
             return Worker(
                 link,
-                self.target.connect(),
+                {"memory://": self.target.connect()},
                 self.catalog,
                 SimRenderer(),
                 host.clock,

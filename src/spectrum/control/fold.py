@@ -147,4 +147,6 @@ def _held_again(loaded: Loaded, lease: Lease, asked: Asked, claim: ClaimOf) -> R
     if aggregate is None or job is None or not same or not job.owned:
         return Done(False)
     absent = tuple(sorted(place for place, effect in aggregate.effects.items() if not effect.present))
-    return Holding(job, aggregate.instance, loaded.now, keys_absent=absent)
+    return Holding(
+        job, aggregate.instance, loaded.now, loaded.around[command.instance_id].target_url, keys_absent=absent
+    )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from spectrum.core.ids import InstanceId
 from spectrum.core.product.resources import Facts
@@ -81,3 +82,23 @@ class LogLine:
     service: str
     stream: str  # stdout, stderr, or supervisor
     text: str
+
+
+def record_of(base: Observed) -> Mapping[str, Any]:
+    """What of the base's observation goes into the instance's record: facts and conditions, as JSON."""
+    if base.facts is None:
+        return {}
+    facts = base.facts
+    return {
+        "facts": {
+            "ports": dict(facts.ports),
+            "roots": dict(facts.roots),
+            "hosts": dict(facts.hosts),
+            "binds": dict(facts.binds),
+            "addresses": dict(facts.addresses),
+        },
+        "conditions": [
+            {"type": c.type, "status": "true" if c.status else "false", "reason": c.reason, "message": c.message}
+            for c in base.conditions
+        ],
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
@@ -196,7 +197,7 @@ def lease_of(row: Row) -> Lease:
     )
 
 
-# ---- writing: columns in the order in which the named query takes them
+# ---- writing: columns in the order in which the named query takes them. A list goes as text: arrays of arrays are flattened.
 
 
 def _as_json(failure: Failure | None) -> Mapping[str, Any] | None:
@@ -234,8 +235,8 @@ INSTANCES_INSERT: tuple[Column[Instance], ...] = (
     lambda i: dict(i.slot_numbers),
     lambda i: dict(i.facts),
     lambda i: dict(i.outputs),
-    lambda i: list(i.services),
-    lambda i: list(i.conditions),
+    lambda i: json.dumps(list(i.services)),
+    lambda i: json.dumps(list(i.conditions)),
     lambda i: i.observed_at,
     lambda i: i.created_at,
     lambda i: i.updated_at,
@@ -265,8 +266,8 @@ INSTANCES_UPDATE: tuple[Column[Instance], ...] = (
     lambda i: dict(i.slot_numbers),
     lambda i: dict(i.facts),
     lambda i: dict(i.outputs),
-    lambda i: list(i.services),
-    lambda i: list(i.conditions),
+    lambda i: json.dumps(list(i.services)),
+    lambda i: json.dumps(list(i.conditions)),
     lambda i: i.observed_at,
     lambda i: i.updated_at,
     lambda i: i.deleted_at,
@@ -313,7 +314,7 @@ JOBS_UPDATE: tuple[Column[Job], ...] = (
     lambda j: j.last_report.number,
     lambda j: j.reason,
     lambda j: _as_json(j.failure),
-    lambda j: list(j.residue),
+    lambda j: json.dumps(list(j.residue)),
     lambda j: dict(j.baseline),
     lambda j: j.plan_hash,
     lambda j: sum(step.state in (StepState.DONE, StepState.SKIPPED) for step in j.steps),
@@ -340,7 +341,7 @@ STEPS_INSERT: tuple[Column[StepRow], ...] = (
     lambda r: r[0].position,
     lambda r: r[0].name,
     lambda r: r[0].action,
-    lambda r: list(r[0].needs),
+    lambda r: json.dumps(list(r[0].needs)),
     lambda r: dict(r[0].arguments),
     lambda r: r[0].slot,
     lambda r: r[0].wants,

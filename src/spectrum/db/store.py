@@ -90,6 +90,7 @@ class PostgresStore(LeaseLane):
             await writing.write(connection, batch, loaded, folded)
         except LOST as error:
             # Nothing was committed: PostgreSQL rolls back what it has not been told to commit.
+            connection.terminate()
             raise broke_off(error) from error
         except BaseException:
             await _roll_back(transaction)
@@ -97,6 +98,7 @@ class PostgresStore(LeaseLane):
         try:
             await transaction.commit()
         except LOST as error:
+            connection.terminate()
             raise Uncertain(xid, folded.results) from error
         return folded.results
 
@@ -309,5 +311,5 @@ def _surroundings(row: asyncpg.Record, now: datetime) -> Surroundings:
         epoch=row["epoch"],
         lost=row["lost"] or timedelta(0),
         braked=row["brake"] or "",
-        target_kind=row["url"].partition(":")[0],
+        target_url=row["url"],
     )

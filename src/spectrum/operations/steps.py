@@ -10,7 +10,7 @@ from typing import Any
 
 from spectrum.core.errors import Actor, ErrorClass, Fault
 from spectrum.core.jobs.table import Wants
-from spectrum.core.observation import Health, Observed, Presence
+from spectrum.core.observation import Health, Observed, Presence, record_of
 from spectrum.core.plan import Given, Node, Plan, PlanError
 from spectrum.core.product.outline import HookOutline, Outline, ServiceOutline
 from spectrum.operations.context import Action, Context, Output
@@ -32,7 +32,7 @@ async def _stock(context: Context) -> Output:
 
 
 async def _ensure(context: Context) -> Output:
-    return facts_of(await context.ensure())
+    return record_of(await context.ensure())
 
 
 async def _remove(context: Context) -> Output:
@@ -157,25 +157,6 @@ ACTIONS: Mapping[str, Action] = {
     "verify-gone": Action(do=_verify_gone),
     "verify-as-wanted": Action(do=_verify_as_wanted),
 }
-
-
-def facts_of(seen: Observed) -> Output:
-    """What only the target can know, for the instance's record."""
-    if seen.facts is None:
-        return {}
-    facts = seen.facts
-    return {
-        "facts": {
-            "ports": dict(facts.ports),
-            "roots": dict(facts.roots),
-            "hosts": dict(facts.hosts),
-            "binds": dict(facts.binds),
-            "addresses": dict(facts.addresses),
-        },
-        "conditions": [
-            {"type": c.type, "status": c.status, "reason": c.reason, "message": c.message} for c in seen.conditions
-        ],
-    }
 
 
 # ---- nodes

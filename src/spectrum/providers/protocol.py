@@ -110,6 +110,9 @@ class Provider(Protocol):
     async def inventory(self) -> tuple[Item, ...]:
         """Everything on this target that carries our label, of every instance."""
 
+    async def revive(self) -> tuple[InstanceId, ...]:
+        """Start again what is wanted running and is not, after a reboot. A target that does so by itself does nothing here."""
+
     def logs(
         self, instance: InstanceId, service: str | None, since: datetime | None, tail: int, follow: bool
     ) -> AsyncIterator[LogLine]:

@@ -11,6 +11,7 @@ from spectrum.core.observation import Observed
 from spectrum.operations.context import Answer, GivenUp
 from spectrum.ports import Clock
 from spectrum.providers.protocol import Call, Provider, Resource
+from spectrum.transports.protocol import Incarnation
 
 
 class Renderer(Protocol):
@@ -38,6 +39,10 @@ class Holder(Protocol):
     renderer: Renderer
     clock: Clock
     absent: frozenset[tuple[str, str]]
+
+    @property
+    def incarnation(self) -> Incarnation:
+        """The incarnation whose lease holds the job."""
 
     @property
     def giving_up(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -14,8 +15,8 @@ from spectrum.core.plan import Catalog
 from spectrum.core.retry import backoff
 from spectrum.ports import Clock, Entropy, Spawner
 from spectrum.providers.protocol import Provider
+from spectrum.transports.protocol import Incarnation, Link, LinkDown
 from spectrum.worker.context import Renderer
-from spectrum.worker.link import Incarnation, Link, LinkDown
 from spectrum.worker.run import JobRun, Means
 from spectrum.worker.spool import Spool
 
@@ -34,7 +35,7 @@ class Worker:
     """Claims jobs of its pool and runs them on one target. `capacity` is how many at a time."""
 
     link: Link
-    provider: Provider
+    providers: Mapping[str, Provider]  # by the target's URL
     catalog: Catalog
     renderer: Renderer
     clock: Clock
@@ -145,7 +146,7 @@ class Worker:
                 for holding in holdings:
                     self._run(incarnation, holding)
             if granted < max(want, 1):
-                await self._poll()
+                await self._poll(incarnation)
 
     async def _claim_once(self, incarnation: Incarnation, number: int, want: int) -> list[Holding]:
         tries = 0
@@ -159,9 +160,9 @@ class Worker:
             except Problem as problem:
                 raise _Over from problem
 
-    async def _poll(self) -> None:
+    async def _poll(self, incarnation: Incarnation) -> None:
         try:
-            await self.link.poll(POLL_SECONDS)
+            await self.link.poll(incarnation, POLL_SECONDS)
         except LinkDown:
             await self.clock.sleep(1.0)
         except Problem as problem:
@@ -171,7 +172,12 @@ class Worker:
         means = Means(
             self.link, self.catalog, self.renderer, self.clock, self.spawner, self.spool, incarnation, self._right
         )
-        run = JobRun(means, self.provider, holding)
+        provider = self.providers.get(holding.target_url)
+        if provider is None:
+            # Not listing it in the next heartbeat hands it back.
+            _log.error("a job is on a target that this worker was not given", target=holding.target_url)
+            return
+        run = JobRun(means, provider, holding)
         key = (holding.job.id, holding.job.fence)
         self._runs[key] = run
 

@@ -19,14 +19,14 @@ from spectrum.core.errors import ErrorClass, Failure, Fault, Problem, StaleFence
 from spectrum.core.jobs.commands import Holding, Intent, Outcome, Result, Verdict
 from spectrum.core.jobs.model import Instance, Job, Step
 from spectrum.core.jobs.table import UNWOUND, JobState, Phase, StepState, WaitsFor, Wants
-from spectrum.core.observation import Observed, Presence
+from spectrum.core.observation import Observed, Presence, record_of
 from spectrum.core.plan import Catalog
 from spectrum.core.retry import backoff
 from spectrum.operations.context import Action, GivenUp
 from spectrum.ports import Clock, Spawner
 from spectrum.providers.protocol import Call, Provider, Strength
+from spectrum.transports.protocol import Handback, Incarnation, Link, LinkDown, News
 from spectrum.worker.context import Renderer, StepContext
-from spectrum.worker.link import Handback, Incarnation, Link, LinkDown, News
 from spectrum.worker.spool import Spool
 
 RELEASE_AFTER = 20.0  # seconds of waiting that are better spent without holding the job
@@ -83,6 +83,10 @@ class JobRun:
     @property
     def giving_up(self) -> bool:
         return self.gone or self.cancelling
+
+    @property
+    def incarnation(self) -> Incarnation:
+        return self.means.incarnation
 
     async def right(self) -> None:
         await self.means.right()
@@ -234,9 +238,9 @@ class JobRun:
                     return await self._action(step).do(context)
                 case Phase.UNDO:
                     undo = self._action(step).undo
-                    return await undo(context) if undo is not None else output_of(await context.restore())
+                    return await undo(context) if undo is not None else record_of(await context.restore())
                 case Phase.REPLACE:
-                    return output_of(await context.remove())
+                    return record_of(await context.remove())
 
         return await self._tried(step, act, step.attempt_seconds * ATTEMPT_MARGIN)
 
@@ -298,7 +302,7 @@ class JobRun:
             match self._as_wanted(step, seen):
                 case True:
                     adopt = self._action(step).adopt
-                    return Result.ADOPTED, await adopt(context) if adopt is not None else output_of(seen)
+                    return Result.ADOPTED, await adopt(context) if adopt is not None else record_of(seen)
                 case False:
                     opposite += 1
                     if opposite == 2:
@@ -435,22 +439,3 @@ class JobRun:
             # Not listing it in the next heartbeat has the same effect.
             _log.info("release was not heard", job_id=self.job.id, error=str(error))
         self.lose()
-
-
-def output_of(seen: Observed) -> Mapping[str, Any]:
-    """What of an observation goes into the instance's record."""
-    if seen.facts is None:
-        return {}
-    facts = seen.facts
-    return {
-        "facts": {
-            "ports": dict(facts.ports),
-            "roots": dict(facts.roots),
-            "hosts": dict(facts.hosts),
-            "binds": dict(facts.binds),
-            "addresses": dict(facts.addresses),
-        },
-        "conditions": [
-            {"type": c.type, "status": c.status, "reason": c.reason, "message": c.message} for c in seen.conditions
-        ],
-    }

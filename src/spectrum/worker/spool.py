@@ -9,7 +9,7 @@ from typing import Protocol
 
 from pydantic import TypeAdapter
 
-from spectrum.worker.link import News
+from spectrum.transports.protocol import News
 
 _news = TypeAdapter(News)
 

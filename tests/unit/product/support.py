@@ -52,7 +52,7 @@ def example(path: Path) -> Release:
 def product(services: Mapping[str, Any], block: Mapping[str, Any] | None = None, **tables: Any) -> str:
     """A product file as text, in JSON (which is YAML)."""
     head = {"format": 1, "product": "demo", "version": "1"}
-    return json.dumps({"services": services, "x-spectrum": {**head, **(block or {})}, **tables})
+    return json.dumps({"services": services, "x-spectrum": {**head, **(block or {})}, **tables}, ensure_ascii=False)
 
 
 def errors(text: str, contents: Mapping[str, str] | None = None) -> tuple[Where, ...]:

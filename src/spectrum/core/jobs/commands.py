@@ -180,6 +180,7 @@ class Holding:
     job: Job
     instance: Instance
     at: datetime
+    target_url: str
     refused: Mapping[str, str] = field(default_factory=dict)  # step -> why its intent was not taken
     gone: bool = False
     keys_absent: tuple[tuple[str, str], ...] = ()  # (slot, effect key) that are wanted absent

@@ -40,7 +40,7 @@ def claim(turn: Turn, command: Claim) -> Holding:
         job = turn_back(turn, turn.jobs[job.id])
     turn.job_fact(turn.jobs[job.id], "claimed", worker_id=command.owner.worker_id, fence=job.fence, first=first)
     turn.entry("job.claimed", job.id, fence=job.fence, incarnation=command.owner.incarnation)
-    return Holding(turn.jobs[job.id], turn.instance, turn.now, keys_absent=turn.keys_absent())
+    return Holding(turn.jobs[job.id], turn.instance, turn.now, turn.around.target_url, keys_absent=turn.keys_absent())
 
 
 def _may_be_claimed(turn: Turn, job: Job, command: Claim) -> None:

@@ -300,9 +300,12 @@ class Surroundings:
     epoch: int = 0
     lost: timedelta = timedelta(0)
     braked: str = ""
-    target_kind: str = "memory"
+    target_url: str = "memory://"
     target_open: bool = True
-    target_retry_at: datetime | None = None
+
+    @property
+    def target_kind(self) -> str:
+        return self.target_url.partition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)

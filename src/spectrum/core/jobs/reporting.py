@@ -36,7 +36,7 @@ def report(turn: Turn, command: Report) -> Holding:
     last = job.last_report
     if command.fence == last.fence and command.number <= last.number:
         gone = job.fence != command.fence or job.state.terminal
-        return Holding(job, turn.instance, turn.now, gone=gone, keys_absent=turn.keys_absent())
+        return Holding(job, turn.instance, turn.now, turn.around.target_url, gone=gone, keys_absent=turn.keys_absent())
     check_fence(turn, job, command)
     _check_number(job, command)
     turn.put(job, last_report=Numbered(command.fence, command.number))
@@ -73,10 +73,9 @@ class _Reading:
         for intent in self.command.intents:
             if why := self._intent(intent):
                 self.refused[intent.step] = why
-        job = self.job
-        return Holding(
-            job, self.turn.instance, self.turn.now, self.refused, job.state.terminal, self.turn.keys_absent()
-        )
+        turn, job = self.turn, self.job
+        url = turn.around.target_url
+        return Holding(job, turn.instance, turn.now, url, self.refused, job.state.terminal, turn.keys_absent())
 
     # ---- outcomes
 

@@ -11,7 +11,9 @@ from spectrum.core.product.report import Cursor, Json
 MAX_PATH = 1_000
 
 _SHORT_PORT = re.compile(
-    r"(?:(?P<host>\[[0-9a-fA-F:.]+\]|[0-9.]+):)?(?:(?P<published>[0-9]*):)?(?P<target>[0-9]+)(?:/(?P<protocol>\w+))?"
+    r"(?:(?:(?P<host>\[[0-9a-fA-F:.]+\]|[0-9]+(?:\.[0-9]+){3}):)?(?P<published>[0-9]*):)?"
+    r"(?P<target>[0-9]+)(?:/(?P<protocol>\w+))?",
+    re.ASCII,
 )
 _RANGE = re.compile(r"[0-9]+-[0-9]+")
 _MODE = re.compile(r"0?o?[0-7]{3,4}")
@@ -47,7 +49,7 @@ def ports(cursor: Cursor) -> Json:
 
 
 def _short_port(item: Cursor) -> Json:
-    text = item.fixed("a port")
+    text = item.fixed("a port", numbers=True)
     if text is None:
         return None
     match = _SHORT_PORT.fullmatch(text)
@@ -65,9 +67,7 @@ def _long_port(item: Cursor) -> Json:
     if "target" not in fields:
         item.refuse("the port has no target", "Give `target`, the port that the service listens on.")
         return None
-    values = {
-        key: field.fixed("a port" if key in ("target", "published") else "a text") for key, field in fields.items()
-    }
+    values = {key: field.fixed("a port", numbers=key in ("target", "published")) for key, field in fields.items()}
     if None in values.values():
         return None
     target, published, host, protocol = (
@@ -92,7 +92,7 @@ def _port(item: Cursor, target: str, published: str, host: str, protocol: str) -
 def expose(cursor: Cursor) -> Json:
     found = []
     for item in cursor.sequence():
-        text = item.fixed("a port")
+        text = item.fixed("a port", numbers=True)
         if text is None:
             continue
         number, _, protocol = text.partition("/")
@@ -188,7 +188,8 @@ def _grant_target(source: str, secret: bool) -> str:
 
 
 def _numeric_id(cursor: Cursor) -> str | None:
-    number = cursor.integer(0, 2**31 - 1)
+    text = cursor.fixed("a number in quotes")
+    number = None if text is None else cursor.integer(0, 2**31 - 1)
     return None if number is None else str(number)
 
 

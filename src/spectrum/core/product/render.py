@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from spectrum.core.errors import Problem, Where
 from spectrum.core.product import facts as fact_rules
 from spectrum.core.product.facts import Instance, port_requests
-from spectrum.core.product.interpolation import InterpolationError, Lookup, interpolate, parse, references
-from spectrum.core.product.parameters import Generation, Value
+from spectrum.core.product.interpolation import InterpolationError, Lookup, interpolate
+from spectrum.core.product.parameters import Generation, Parameter, Value
 from spectrum.core.product.release import Release, TargetKind, duration
 from spectrum.core.product.report import Json, join, nearest, plain_text
 from spectrum.core.product.resources import (
@@ -25,7 +25,7 @@ from spectrum.core.product.resources import (
     Service,
     Volume,
 )
-from spectrum.core.product.rules import origin
+from spectrum.core.product.rules import config_names, origin
 from spectrum.core.product.service import LIMIT_READERS
 
 SECRET_MODE = 0o400
@@ -72,49 +72,48 @@ def validate_parameters(
     with a pointer per mistake; no message holds a secret.
     """
     before = previous or {}
+    unknown = given.keys() - release.parameters.keys()
     errors = [
         Where(
             f"{release.product} has no parameter {name!r}",
-            join("/parameters", name),
             hint=nearest(name, release.parameters),
+            pointer=join("/parameters", name),
         )
-        for name in given.keys() - release.parameters.keys()
+        for name in unknown
     ]
-    from_plan = release.plan(plan).get("parameters", {})
+    defaults = {name: parameter.default for name, parameter in release.parameters.items()} | release.plan_values(plan)
     values: dict[str, Value] = {}
     for name, parameter in release.parameters.items():
-        pointer = join("/parameters", name)
         kept = name in before and (parameter.secret or not parameter.mutable)
-        if name not in given and kept:
-            values[name] = before[name]
-            continue
-        default = interpolate_literal(from_plan[name]) if name in from_plan else parameter.default
-        candidate = given.get(name, default)
+        candidate = given.get(name, before[name] if kept else defaults[name])
         if candidate is None and parameter.generate:
             continue
-        if candidate is None:
-            errors.append(
-                Where(f"{name} has no default and was not given", pointer, hint=f"Give it: --param {name}=VALUE")
-            )
-            continue
         try:
-            values[name] = parameter.check(candidate)
-        except ValueError as error:
-            errors.append(Where(f"{name} {error}", pointer))
-            continue
-        if name in before and not parameter.mutable and values[name] != before[name]:
-            errors.append(
-                Where(f"{name} can't be changed once the instance exists", pointer, hint="Leave it out to keep it.")
-            )
+            values[name] = _accepted(parameter, candidate, before)
+        except Problem as problem:
+            errors += problem.errors
     if errors:
         ordered = tuple(sorted(errors, key=lambda where: where.pointer))
         raise Problem("invalid-parameter", f"The parameters don't fit {release.product} {release.version}.", ordered)
     return values
 
 
-def interpolate_literal(value: Json) -> Json:
-    """A value of the block in which `$$` stands for `$`."""
-    return interpolate(value, lambda _: None) if isinstance(value, str) else value
+def _accepted(parameter: Parameter, candidate: object, before: Mapping[str, Value]) -> Value:
+    """One value in its type. Raises Problem(invalid-parameter) with the one mistake in it."""
+    name = parameter.name
+    hint = ""
+    try:
+        if candidate is None:
+            hint = f"Give it: --param {name}=VALUE"
+            raise ValueError("has no default and was not given")
+        value = parameter.check(candidate)
+        if name in before and not parameter.mutable and value != before[name]:
+            hint = "Leave it out to keep it."
+            raise ValueError("can't be changed once the instance exists")
+    except ValueError as error:
+        where = Where(f"{name} {error}", join("/parameters", name), hint=hint)
+        raise Problem("invalid-parameter", where.message, (where,)) from None
+    return value
 
 
 def secrets_to_generate(release: Release, values: Mapping[str, Value]) -> tuple[Generation, ...]:
@@ -256,12 +255,10 @@ class _Context:
     def configs(self, spec: Mapping[str, Json], lookup: Lookup) -> Iterable[File]:
         for grant in spec.get("configs", ()):
             entry = self.release.document["configs"][grant["source"]]
-            if "environment" in entry:
-                content, names = self.texts[entry["environment"]], {entry["environment"]}
-            else:
-                content = self.filled(entry["content"], lookup)
-                names = {reference.name for reference in references(parse(entry["content"]))}
-            yield _file(grant, content, bool(names & self.secret_names))
+            value = (
+                self.texts[entry["environment"]] if "environment" in entry else self.filled(entry["content"], lookup)
+            )
+            yield _file(grant, value, bool(config_names(entry) & self.secret_names))
 
     def secrets(self, spec: Mapping[str, Json], lookup: Lookup) -> Iterable[File]:
         for grant in spec.get("secrets", ()):
@@ -334,4 +331,4 @@ def _file(grant: Mapping[str, Json], content: str, secret: bool) -> File:
     default = SECRET_MODE if secret else 0o444
     mode = int(grant["mode"], 8) if "mode" in grant else default
     owner = {key: int(grant[key]) if key in grant else None for key in ("uid", "gid")}
-    return File(grant["target"], content, mode & 0o770 if secret else mode, owner["uid"], owner["gid"], secret)
+    return File(grant["target"], content, mode, owner["uid"], owner["gid"], secret)

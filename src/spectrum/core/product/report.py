@@ -11,6 +11,7 @@ from spectrum.core.errors import Problem, Where
 from spectrum.core.product.document import Node
 
 MAX_ERRORS = 100
+MAY_BE_EMPTY = frozenset({"command", "entrypoint", "deploy", "x-spectrum"})  # as in Compose; all else is a slip
 
 Json = Any  # what json.loads gives: the canonical document is made of it
 
@@ -45,6 +46,7 @@ class Report:
         if self.errors:
             ordered = sorted(self.errors, key=lambda where: (where.file, where.line or 0))
             count = "one mistake" if len(ordered) == 1 else f"{len(ordered)} mistakes"
+            count += " or more" if len(ordered) == MAX_ERRORS else ""
             raise Problem("invalid-product", f"{what} has {count}.", tuple(ordered))
 
 
@@ -112,21 +114,24 @@ class Cursor:
         return {}
 
     def fields(self, known: Iterable[str], hints: Mapping[str, str] | None = None) -> dict[str, Cursor]:
-        """The mapping without its `x-` and empty members; each unknown key is refused by name."""
+        """The mapping without its `x-` members; each unknown key, and each empty one, is refused by name."""
         result = {}
         names = tuple(known)
         for key, cursor in self.mapping().items():
-            if key in names:
-                if not cursor.is_null:
-                    result[key] = cursor
+            if key in names and cursor.is_null:
+                if key not in MAY_BE_EMPTY:
+                    cursor.refuse(f"{key!r} is empty", "Give it a value, or remove it.")
+            elif key in names:
+                result[key] = cursor
             elif not key.startswith("x-"):
                 hint = (hints or {}).get(key) or nearest(key, names) or "Remove it."
                 cursor.refuse(f"{key!r} is not supported here", hint)
         return result
 
     def fields_given(self) -> frozenset[str]:
-        """The keys of the mapping, whatever their values."""
-        return frozenset(self.node.value) if isinstance(self.node.value, Mapping) else frozenset()
+        """The keys of the mapping that have a value, right or wrong."""
+        members = self.node.value if isinstance(self.node.value, Mapping) else {}
+        return frozenset(key for key, node in members.items() if node.value is not None)
 
     def sequence(self) -> list[Cursor]:
         if isinstance(self.node.value, tuple):
@@ -134,33 +139,33 @@ class Cursor:
         self.refuse(f"expected a list, found {_kind(self.node.value)}")
         return []
 
-    def text(self) -> str | None:
-        """A scalar as text; may hold variables."""
-        value = self.node.value
-        if isinstance(value, str | int | float):
-            return self.checked(plain_text(value))
-        self.refuse(f"expected a text, found {_kind(value)}")
-        return None
+    def text(self, *, numbers: bool = False) -> str | None:
+        """A text that may hold variables; where Compose takes numbers and booleans too, they are written out."""
+        return self._text("a text", numbers)
 
-    def checked(self, text: str) -> str | None:
-        if "\0" in text:
-            self.refuse("a NUL character can't be passed to a process")
+    def fixed(self, kind: str = "a text", *, numbers: bool = False) -> str | None:
+        """A text, not empty, that must be known before any instance exists: no variable in it."""
+        text = self._text(kind, numbers)
+        if text == "":
+            self.refuse(f"expected {kind}, found an empty text")
+            return None
+        if text is not None and "$" in text:
+            hint = "Write the value itself; it is planned with before an instance exists."
+            self.refuse(f"no variable is possible here: {shown(text)}", hint)
             return None
         return text
 
-    def fixed(self, kind: str = "a text") -> str | None:
-        """A text that must be known before any instance exists: no variable in it."""
-        if not isinstance(self.node.value, str | int | float) or isinstance(self.node.value, bool):
-            self.refuse(f"expected {kind}, found {_kind(self.node.value)}")
+    def _text(self, kind: str, numbers: bool) -> str | None:
+        value = self.node.value
+        if isinstance(value, int | float) and numbers:
+            return plain_text(value)
+        if not isinstance(value, str):
+            self.refuse(f"expected {kind}, found {_kind(value)}", "Quote it." if isinstance(value, int | float) else "")
             return None
-        text = plain_text(self.node.value)
-        if "$" in text:
-            self.refuse(
-                f"no variable is possible here: {shown(text)}",
-                "Write the value itself; it is planned with before an instance exists.",
-            )
+        if "\0" in value:
+            self.refuse("a NUL character can't be passed to a process")
             return None
-        return self.checked(text)
+        return value
 
     def boolean(self) -> bool | None:
         if isinstance(self.node.value, bool):

@@ -78,7 +78,7 @@ def _pairs(cursor: Cursor) -> Json:
                 result[key] = value
         return result
     for key, item in cursor.mapping().items():
-        if _named(item, key, not item.is_null) and (value_text := item.text()) is not None:
+        if _named(item, key, not item.is_null) and (value_text := item.text(numbers=True)) is not None:
             result[key] = value_text
     return result
 
@@ -117,8 +117,12 @@ def _depends_on(cursor: Cursor) -> Json:
             fields["required"].refuse(
                 "every dependency of a product is required", "Remove `required`, or the dependency."
             )
-        condition = fields["condition"].choice(CONDITIONS) if "condition" in fields else "service_started"
-        result[name] = {"condition": condition}
+        if "condition" not in fields:
+            item.refuse(
+                f"the dependency on {name!r} has no condition", "Write {condition: service_started}, or a list."
+            )
+        elif condition := fields["condition"].choice(CONDITIONS):
+            result[name] = {"condition": condition}
     return result
 
 
@@ -190,7 +194,7 @@ LIMIT_READERS: Mapping[str, Callable[[str], float]] = {
 
 def limit(cursor: Cursor, key: str) -> Json:
     """One limit: a parameter may set it, so it may hold variables; otherwise it must read."""
-    text = cursor.text()
+    text = cursor.text(numbers=True)
     if text is None or "$" in text:
         return text
     if not _reads(cursor, LIMIT_READERS[key], text):

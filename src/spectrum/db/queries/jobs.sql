@@ -19,7 +19,7 @@ WHERE (organization_id, method, path, key) IN (SELECT * FROM unnest($1::text[], 
 -- name: keys_remember
 -- Answers to be given again to whoever repeats a key.
 INSERT INTO idempotency_keys (organization_id, method, path, key, request_digest, command_id, status, location, body, created_at, expires_at)
-SELECT organization_id, method, path, key, request_digest, command_id, status, location, body, $10, $10 + interval '30 days'
+SELECT organization_id, method, path, key, request_digest, command_id, status, location, body, $10::timestamptz, $10::timestamptz + interval '30 days'
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::text[], $9::jsonb[])
     AS k (organization_id, method, path, key, request_digest, command_id, status, location, body);
 
@@ -88,10 +88,18 @@ SELECT greatest(clock_timestamp(), alive_at) AS now FROM cell;
 INSERT INTO instances (id, organization_id, name, product, release_id, plan, target_id, pool_id, labels, desired_state, lifecycle, hold,
     health, generation, accepted_generation, rejected_generation, requested, accepted, counter, job_counter, event_sequence, active_job_id,
     version, slot_numbers, facts, outputs, services, conditions, observed_at, created_at, updated_at, deleted_at, purge_at, purged_at)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::jsonb[],
+SELECT id, organization_id, name, product, release_id, plan, target_id, pool_id, labels, desired_state, lifecycle, hold, health,
+    generation, accepted_generation, rejected_generation, requested, accepted, counter, job_counter, event_sequence,
+    active_job_id, version, slot_numbers, facts, outputs, services::jsonb, conditions::jsonb, observed_at, created_at,
+    updated_at, deleted_at, purge_at, purged_at
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::jsonb[],
     $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::bigint[], $16::bigint[], $17::jsonb[], $18::jsonb[],
-    $19::bigint[], $20::bigint[], $21::bigint[], $22::text[], $23::bigint[], $24::jsonb[], $25::jsonb[], $26::jsonb[], $27::jsonb[],
-    $28::jsonb[], $29::timestamptz[], $30::timestamptz[], $31::timestamptz[], $32::timestamptz[], $33::timestamptz[], $34::timestamptz[]);
+    $19::bigint[], $20::bigint[], $21::bigint[], $22::text[], $23::bigint[], $24::jsonb[], $25::jsonb[], $26::jsonb[], $27::text[],
+    $28::text[], $29::timestamptz[], $30::timestamptz[], $31::timestamptz[], $32::timestamptz[], $33::timestamptz[], $34::timestamptz[])
+    AS n (id, organization_id, name, product, release_id, plan, target_id, pool_id, labels, desired_state, lifecycle, hold, health,
+    generation, accepted_generation, rejected_generation, requested, accepted, counter, job_counter, event_sequence,
+    active_job_id, version, slot_numbers, facts, outputs, services, conditions, observed_at, created_at, updated_at, deleted_at,
+    purge_at, purged_at);
 
 -- name: instances_update
 -- What a decision may change of an instance.
@@ -100,11 +108,11 @@ UPDATE instances i SET
     generation = n.generation, accepted_generation = n.accepted_generation, rejected_generation = n.rejected_generation,
     requested = n.requested, accepted = n.accepted, counter = n.counter, job_counter = n.job_counter, event_sequence = n.event_sequence,
     active_job_id = n.active_job_id, version = n.version, slot_numbers = n.slot_numbers, facts = n.facts, outputs = n.outputs,
-    services = n.services, conditions = n.conditions, observed_at = n.observed_at, updated_at = n.updated_at, deleted_at = n.deleted_at,
+    services = n.services::jsonb, conditions = n.conditions::jsonb, observed_at = n.observed_at, updated_at = n.updated_at, deleted_at = n.deleted_at,
     purge_at = n.purge_at, purged_at = n.purged_at
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[],
     $11::jsonb[], $12::jsonb[], $13::bigint[], $14::bigint[], $15::bigint[], $16::text[], $17::bigint[], $18::jsonb[], $19::jsonb[],
-    $20::jsonb[], $21::jsonb[], $22::jsonb[], $23::timestamptz[], $24::timestamptz[], $25::timestamptz[], $26::timestamptz[],
+    $20::jsonb[], $21::text[], $22::text[], $23::timestamptz[], $24::timestamptz[], $25::timestamptz[], $26::timestamptz[],
     $27::timestamptz[])
     AS n (id, release_id, plan, desired_state, lifecycle, hold, health, generation, accepted_generation, rejected_generation, requested,
     accepted, counter, job_counter, event_sequence, active_job_id, version, slot_numbers, facts, outputs, services, conditions,
@@ -134,13 +142,13 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigi
 UPDATE jobs j SET
     state = n.state, version = n.version, fence = n.fence, lease_id = n.lease_id, worker_id = n.worker_id, incarnation = n.incarnation,
     claim_number = n.claim_number, not_before = n.not_before, rescues = n.rescues, alone = n.alone, report_fence = n.report_fence,
-    report_number = n.report_number, reason = n.reason, failure = n.failure, residue = n.residue, baseline = n.baseline,
+    report_number = n.report_number, reason = n.reason, failure = n.failure, residue = n.residue::jsonb, baseline = n.baseline,
     plan_hash = n.plan_hash, progress_done = n.progress_done, progress_total = n.progress_total, deadline = n.deadline,
     unwind_seconds = n.unwind_seconds, unwind_deadline = n.unwind_deadline, lost_before = n.lost_before, waiting_for = n.waiting_for,
     waiting_holder = n.waiting_holder, waiting_since = n.waiting_since, waiting_until = n.waiting_until,
     waiting_unblock = n.waiting_unblock, started_at = n.started_at, finished_at = n.finished_at
 FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::timestamptz[],
-    $10::integer[], $11::boolean[], $12::bigint[], $13::bigint[], $14::text[], $15::jsonb[], $16::jsonb[], $17::jsonb[], $18::text[],
+    $10::integer[], $11::boolean[], $12::bigint[], $13::bigint[], $14::text[], $15::jsonb[], $16::text[], $17::jsonb[], $18::text[],
     $19::integer[], $20::integer[], $21::timestamptz[], $22::double precision[], $23::timestamptz[], $24::interval[], $25::text[],
     $26::text[], $27::timestamptz[], $28::timestamptz[], $29::text[], $30::timestamptz[], $31::timestamptz[])
     AS n (id, state, version, fence, lease_id, worker_id, incarnation, claim_number, not_before, rescues, alone, report_fence,
@@ -152,9 +160,9 @@ WHERE j.id = n.id;
 -- The steps of jobs that were planned in this batch.
 INSERT INTO steps (id, organization_id, job_id, position, name, action, needs, arguments, slot, wants, irreversible, destructive,
     tries_allowed, attempt_seconds, step_seconds, retry_cap, state, phase, effect_key)
-SELECT id, organization_id, job_id, position, name, action, ARRAY(SELECT jsonb_array_elements_text(needs)), arguments, slot, wants,
+SELECT id, organization_id, job_id, position, name, action, ARRAY(SELECT jsonb_array_elements_text(needs::jsonb)), arguments, slot, wants,
     irreversible, destructive, tries_allowed, attempt_seconds, step_seconds, retry_cap, state, phase, effect_key
-FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::text[], $7::jsonb[], $8::jsonb[], $9::text[], $10::text[],
+FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::text[], $7::text[], $8::jsonb[], $9::text[], $10::text[],
     $11::boolean[], $12::boolean[], $13::integer[], $14::double precision[], $15::double precision[], $16::double precision[],
     $17::text[], $18::text[], $19::text[])
     AS n (id, organization_id, job_id, position, name, action, needs, arguments, slot, wants, irreversible, destructive, tries_allowed,

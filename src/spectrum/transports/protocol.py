@@ -1,4 +1,4 @@
-"""The worker's port to the control plane: what it asks, and what it is told. `worker.signed` speaks it over HTTP."""
+"""The worker's port to the control plane: what it asks, and what it is told. `transports.poll` speaks it over HTTP."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ class Incarnation:
     number: int
     lease_seconds: float
     heartbeat_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobRef:
+    """A job as its holder names it in a call."""
+
+    organization_id: OrganizationId
+    instance_id: InstanceId
+    job_id: JobId
+    fence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +82,7 @@ class Link(Protocol):
     async def start(self, boot: str) -> Incarnation:
         """Open an incarnation. The same `boot` again gives the same one."""
 
-    async def poll(self, seconds: float) -> bool:
+    async def poll(self, incarnation: Incarnation, seconds: float) -> bool:
         """Wait until there may be work, `seconds` at most. True: try a claim."""
 
     async def claim(self, incarnation: Incarnation, number: int, want: int, holds_others: bool) -> Sequence[Holding]:
@@ -89,8 +99,8 @@ class Link(Protocol):
     async def release(self, incarnation: Incarnation, handback: Handback) -> None:
         """Hand a job back."""
 
-    async def release_document(self, release_id: str) -> Mapping[str, Any]:
-        """The normalized document of a release."""
+    async def release_document(self, incarnation: Incarnation, asked: JobRef, release_id: str) -> Mapping[str, Any]:
+        """The normalized document of a release that the job's instance uses."""
 
-    async def secrets(self, incarnation: Incarnation, job_id: JobId, fence: int) -> Mapping[str, str]:
+    async def secrets(self, incarnation: Incarnation, asked: JobRef) -> Mapping[str, str]:
         """The secret parameters of the job's instance, opened with this worker's own key."""

@@ -1,0 +1,130 @@
+"""The outermost layer of the API: request and trace ids, the limit of bodies, metrics, the last catch of errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+from fastapi import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from spectrum.api import problems
+from spectrum.api.services import Services
+from spectrum.core import ids
+from spectrum.core.errors import Problem
+from spectrum.telemetry import Trace, bound, new_trace, parse_traceparent
+
+_GIVEN_ID = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
+_SAFE_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
+
+
+class BodyTooLargeError(Exception):
+    """More came than is allowed, whatever the header Content-Length said."""
+
+
+class Edge:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, services: Services, body_limit: int) -> None:
+        self._app = app
+        self._services = services
+        self._limit = body_limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id, trace = self._identify(scope)
+        scope.setdefault("state", {}).update(request_id=request_id, traceparent=str(trace))
+        with bound(request_id=request_id, trace_id=trace.trace_id):
+            await self._serve(scope, receive, send, request_id, trace)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, request_id: str, trace: Trace) -> None:
+        began = self._services.clock.monotonic()
+        status = 0
+
+        async def send_marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message.get("headers", ()), *_marks(request_id, trace)]}
+            await send(message)
+
+        try:
+            await self._guarded(scope, receive, send_marked)
+        except Exception as error:
+            problem = problems.unexpected(error)
+            if status:
+                raise  # the answer has begun: cutting it off is the only way left to say that it is not whole
+            await problems.response_to(Request(scope), problem)(scope, receive, send_marked)
+        finally:
+            self._measure(scope, status, self._services.clock.monotonic() - began)
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve with a limited body. One that is too large is answered here, since any layer may be reading it."""
+        began = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            if _declared_length(scope) > self._limit:
+                raise BodyTooLargeError
+            await self._app(scope, self._limited(receive), send_noted)
+        except BodyTooLargeError:
+            if began:
+                raise
+            problem = Problem("too-large", f"A request body has at most {self._limit} bytes.")
+            await problems.response_to(Request(scope), problem, {"Connection": "close"})(scope, receive, send)
+
+    def _limited(self, receive: Receive) -> Receive:
+        received = 0
+
+        async def receive_counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._limit:
+                raise BodyTooLargeError
+            return message
+
+        return receive_counted
+
+    def _identify(self, scope: Scope) -> tuple[str, Trace]:
+        """The caller's request id where it is harmless, else a new one; the caller's trace with a span of our own."""
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if _GIVEN_ID.fullmatch(given) else self._new_id()
+        parent = parse_traceparent(headers.get(b"traceparent", b"").decode("latin-1"))
+        entropy = self._services.entropy.token(24)
+        return request_id, parent.child(entropy) if parent else new_trace(entropy)
+
+    def _new_id(self) -> str:
+        return ids.make("req", self._services.clock.now(), self._services.entropy.token(10))
+
+    def _measure(self, scope: MutableMapping[str, Any], status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "(none)")
+        metrics = self._services.metrics
+        metrics.requests.labels(scope["method"], route, str(status)).inc()
+        metrics.request_duration.labels(scope["method"], route).observe(max(seconds, 0.0))
+        if route not in ("/livez", "/readyz", "/metrics"):
+            structlog.get_logger(__name__).info(
+                "request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 6)
+            )
+
+
+def _declared_length(scope: Scope) -> int:
+    declared = dict(scope["headers"]).get(b"content-length", b"0")
+    return int(declared) if declared.isdigit() else 0
+
+
+def _marks(request_id: str, trace: Trace) -> list[tuple[bytes, bytes]]:
+    return [(b"x-request-id", request_id.encode()), (b"traceparent", str(trace).encode()), *_SAFE_HEADERS]

@@ -1,0 +1,118 @@
+"""What the API needs of the control plane: a small protocol per resource, and the container that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from spectrum.control.commands import Listing, Mutation, Page, Reply
+from spectrum.core.access import Principal
+from spectrum.core.signing import Call
+from spectrum.ports import Clock, Entropy
+from spectrum.telemetry import Metrics
+
+
+class View(Protocol):
+    """A resource as it is shown. Its JSON has the field names of INTERFACES §2."""
+
+    def as_json(self) -> dict[str, Any]: ...
+
+
+class Identity(Protocol):
+    """Organizations, tokens and the workers' right to call."""
+
+    async def authenticate(self, token: str) -> Principal:
+        """Raises Problem `unauthenticated`."""
+
+    async def organizations(self, principal: Principal, page: Page) -> Listing[Any]: ...
+    async def organization(self, principal: Principal, name_or_id: str) -> View: ...
+    async def create_organization(self, mutation: Mutation, name: str) -> Reply: ...
+    async def tokens(self, principal: Principal, page: Page) -> Listing[Any]: ...
+    async def create_token(
+        self,
+        mutation: Mutation,
+        name: str,
+        scopes: tuple[str, ...],
+        expires_at: datetime | None,
+        organization: str | None,
+    ) -> Reply: ...
+    async def revoke_token(self, mutation: Mutation, token_id: str) -> Reply: ...
+
+
+class Idempotency(Protocol):
+    """What was answered before under a key."""
+
+    async def find(self, mutation: Mutation) -> Reply | None:
+        """The stored answer to this very mutation, or None. Raises Problem `idempotency-key-reused`."""
+
+
+class Products(Protocol):
+    """Products and their immutable releases."""
+
+    async def products(self, principal: Principal, page: Page) -> Listing[Any]: ...
+    async def product(self, principal: Principal, name: str) -> View: ...
+    async def releases(self, principal: Principal, name: str, page: Page) -> Listing[Any]: ...
+    async def release(self, principal: Principal, name: str, version: str) -> View: ...
+    async def validate(self, name: str, file: str, files: Mapping[str, str]) -> View:
+        """What publishing would make. Raises Problem `invalid-product` with every mistake."""
+
+    async def publish(self, mutation: Mutation, name: str, file: str, files: Mapping[str, str]) -> Reply: ...
+
+
+class Targets(Protocol):
+    """Where instances run."""
+
+    async def targets(self, principal: Principal, page: Page) -> Listing[Any]: ...
+    async def target(self, principal: Principal, name_or_id: str) -> View: ...
+    async def add_target(self, mutation: Mutation, name: str, url: str, pool: str | None) -> Reply: ...
+    async def remove_target(self, mutation: Mutation, name_or_id: str, gone: bool) -> Reply: ...
+
+
+class Workers(Protocol):
+    """Who executes steps, and how they come to be trusted."""
+
+    async def workers(self, principal: Principal, page: Page) -> Listing[Any]: ...
+    async def worker(self, principal: Principal, worker_id: str) -> View: ...
+    async def create_join_token(self, mutation: Mutation, target: str | None, pool: str | None) -> Reply: ...
+    async def drain_worker(self, mutation: Mutation, worker_id: str) -> Reply: ...
+    async def revoke_worker(self, mutation: Mutation, worker_id: str) -> Reply: ...
+
+
+class Log(Protocol):
+    """What happened: facts by position, and who did what."""
+
+    async def events(self, principal: Principal, page: Page, subject: str | None) -> Listing[Any]: ...
+    async def audit(self, principal: Principal, page: Page, subject: str | None) -> Listing[Any]: ...
+
+
+class Desk(Protocol):
+    """Where workers are served."""
+
+    async def serve(self, what: str, call: Call, lease_id: str | None) -> Any:
+        """The answer to a signed call. Raises Problem."""
+
+
+class Readiness(Protocol):
+    """Whether this copy can do its work now."""
+
+    async def checks(self) -> Mapping[str, str]:
+        """Each thing that is needed and what is wrong with it; an empty text is well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything that handlers call. A new resource is one more field."""
+
+    identity: Identity
+    idempotency: Idempotency
+    products: Products
+    targets: Targets
+    workers: Workers
+    log: Log
+    desk: Desk
+    readiness: Readiness
+    metrics: Metrics
+    clock: Clock
+    entropy: Entropy

@@ -1,0 +1,141 @@
+"""`spectrum up`, `down`, `status` and `doctor`: SPECTRUM on this machine."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spectrum.cli.command import Kind, verb
+from spectrum.cli.errors import ERROR, UsageError
+from spectrum.cli.session import Session
+
+if TYPE_CHECKING:
+    from spectrum.local.doctor import Finding
+    from spectrum.local.lifecycle import Status
+    from spectrum.local.setup import Ready
+
+
+class Bus(StrEnum):
+    POLL = "poll"
+    KAFKA = "kafka"
+
+
+def register(app: typer.Typer) -> None:
+    verb(app, "up", Kind.LOCAL)(up)
+    verb(app, "down", Kind.LOCAL)(down)
+    verb(app, "status", Kind.LOCAL)(status)
+    verb(app, "doctor", Kind.LOCAL)(doctor)
+
+
+def up(
+    session: Session,
+    foreground: Annotated[bool, typer.Option("--foreground", help="Stay, show the logs, go down on Ctrl-C.")] = False,
+    bus: Annotated[Bus, typer.Option(help="How workers learn of work.")] = Bus.POLL,
+) -> None:
+    """Start everything on this machine, with a first instance; safe to repeat and to interrupt."""
+    if bus is Bus.KAFKA:
+        raise UsageError("This version has no Kafka transport", "spectrum up --bus poll")
+    try:
+        from spectrum.local import commands
+    except ModuleNotFoundError as error:
+        from spectrum.cli.server import missing
+
+        raise missing(error, "server") from None
+    ready = commands.up(session.say)
+    session.show_data(_data(ready), lambda: _text(ready), ready.instance)
+    if foreground:
+        commands.attend(session.say)
+
+
+def down(session: Session) -> None:
+    """Stop instances and parts; data stays, and the next `up` brings the same instances back."""
+    from spectrum.local import commands
+
+    commands.down(session.say)
+
+
+def status(session: Session) -> None:
+    """Say how the parts on this machine are; exit code 1 if one does not run."""
+    from dataclasses import asdict
+
+    from spectrum.local import commands
+
+    found = commands.status()
+    session.show_data({**asdict(found), "running": found.running}, lambda: _status_text(found))
+    if not found.running:
+        session.say("next: spectrum up")
+        raise typer.Exit(ERROR)
+
+
+def doctor(session: Session) -> None:
+    """Check this machine for what SPECTRUM needs; every finding comes with its remedy."""
+    from dataclasses import asdict
+
+    from spectrum.local import doctor as checks
+
+    findings = checks.examine()
+    session.show_data({"items": [asdict(finding) for finding in findings]}, lambda: _doctor_text(findings))
+    if any(finding.level is checks.Level.MISSING for finding in findings):
+        raise typer.Exit(ERROR)
+
+
+def _data(ready: Ready) -> dict[str, str]:
+    from dataclasses import asdict
+
+    return asdict(ready)
+
+
+def _text(ready: Ready) -> str:
+    from spectrum.cli.output import fields
+
+    return fields(
+        (
+            ("Instance", f"{ready.instance}  {ready.instance_url}".rstrip()),
+            ("API", ready.api_url),
+            (
+                "Sign in",
+                f"commands in this folder are; elsewhere: spectrum login {ready.api_url} "
+                f"--token-file {ready.token_file}",
+            ),
+            ("Next", "spectrum instance list"),
+        )
+    )
+
+
+def _status_text(found: Status) -> str:
+    from spectrum.cli.output import cell, fields, section, table
+
+    supervisor = f"pid {found.supervisor}" if found.supervisor else "not running"
+    rows = [
+        (
+            part.name,
+            part.state,
+            cell(part.pid),
+            cell(part.port),
+            _age(part.uptime),
+            str(part.restarts),
+            cell(part.last_error),
+        )
+        for part in found.parts
+    ]
+    headings = ("PART", "STATE", "PID", "PORT", "UPTIME", "RESTARTS", "LAST ERROR")
+    return fields((("Home", found.home), ("Supervisor", supervisor))) + (
+        section("Parts", table(headings, rows)) if rows else ""
+    )
+
+
+def _doctor_text(findings: tuple[Finding, ...]) -> str:
+    from spectrum.cli.output import cell, table
+
+    rows = [(item.check, item.level.value, item.found, cell(item.remedy)) for item in findings]
+    return table(("CHECK", "RESULT", "FOUND", "REMEDY"), rows)
+
+
+def _age(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"

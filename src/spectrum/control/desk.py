@@ -1,0 +1,214 @@
+"""The desk at which workers are served: each call of the worker protocol, from its shape to its answer (INTERFACES §3)."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spectrum.control.calls import Calls
+from spectrum.control.changes import Changes
+from spectrum.control.dispatch import Caller, Dispatch, Held
+from spectrum.control.secrets import CellKeys, seal_to
+from spectrum.control.wakeups import Wakeups
+from spectrum.control.workers import Applicant, KnownWorker, Workers
+from spectrum.core import signing
+from spectrum.core.errors import Problem
+from spectrum.core.ids import JobId, LeaseId
+from spectrum.core.jobs.commands import Holding, Release, Report
+from spectrum.core.jobs.store import Store
+from spectrum.core.sealing import Context, Sealed
+from spectrum.core.signing import Call
+from spectrum.db.sql import query
+from spectrum.ports import Clock
+from spectrum.settings import Tuning
+from spectrum.transports import wire
+from spectrum.transports.protocol import Handback, Incarnation, JobRef, News, Pulse
+
+_SECRETS = query("secrets_of_instance")
+_DOCUMENT = query("release_document")
+_OPERATIONS = query("worker_operations")
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """An admitted call: whose it is, under which lease, and its body."""
+
+    worker: KnownWorker
+    lease_id: LeaseId
+    body: bytes
+
+    def caller(self, operations: Mapping[str, Sequence[int]]) -> Caller:
+        runs = {name: frozenset(versions) for name, versions in operations.items()}
+        return Caller(self.worker.id, self.worker.organization_id, self.worker.pool_id, runs)
+
+
+@dataclass
+class Desk:
+    """Serves signed calls. Answers are signed by who sends them (`api.worker`)."""
+
+    workers: Workers
+    changes: Changes
+    calls: Calls
+    dispatch: Dispatch
+    store: Store
+    wakeups: Wakeups
+    keys: CellKeys
+    clock: Clock
+    tuning: Tuning
+    public_url: str
+
+    async def serve(self, what: str, call: Call, lease_id: str | None) -> Any:
+        """The answer to a call, one of the shapes in `transports.wire`. Raises `Problem`."""
+        if what == "enrol":
+            return await self._enrol(call)
+        if what == "start":
+            return await self._start(call)
+        handler = self._handlers().get(what)
+        if handler is None:
+            raise Problem("not-found", f"There is no call {what!r} in the worker protocol.")
+        if lease_id is None:
+            raise Problem("malformed", f"The call {what} names its lease in the query: ?lease=lea_…")
+        worker = await self.calls.admit(call, lease_id)
+        return await handler(Visit(worker, LeaseId(lease_id), call.body))
+
+    def _handlers(self) -> dict[str, Any]:
+        return {
+            "poll": self._poll,
+            "claim": self._claim,
+            "heartbeat": self._heartbeat,
+            "reports": self._report,
+            "release": self._release,
+            "releases": self._document,
+            "secrets": self._secrets,
+        }
+
+    # ---- coming in
+
+    async def _enrol(self, call: Call) -> wire.Enrolled:
+        """The call is signed with the very key that it brings."""
+        asked: wire.Enrol = wire.decode(wire.Enrol, call.body)
+        if signing.proven_call(call, self.clock.now()).key_id != asked.signing_key:
+            raise Problem("signature-invalid", "A worker enrols with a call that is signed with its own key.")
+        applicant = Applicant(
+            asked.name,
+            bytes.fromhex(asked.signing_key),
+            bytes.fromhex(asked.sealing_key),
+            asked.protocol_version,
+            asked.operations,
+        )
+        enrolled = await self.workers.enrol(asked.token, applicant)
+        return wire.Enrolled(enrolled.worker_id, enrolled.pool, self.public_url)
+
+    async def _start(self, call: Call) -> Incarnation:
+        worker = await self.calls.admit(call, None)
+        asked: wire.Start = wire.decode(wire.Start, call.body)
+        caller = Visit(worker, LeaseId(""), call.body).caller(asked.operations)
+        lease = await self.dispatch.start(caller, asked.boot)
+        async with self.changes.unkeyed(caller.actor, worker.organization_id, as_engine=True) as change:
+            await change.connection.execute(_OPERATIONS, worker.id, asked.operations)
+        return Incarnation(lease.id, lease.incarnation, self.tuning.lease, self.tuning.heartbeat)
+
+    # ---- jobs
+
+    async def _poll(self, visit: Visit) -> wire.Polled:
+        asked: wire.Poll = wire.decode(wire.Poll, visit.body)
+        seconds = max(0.0, min(asked.seconds, self.tuning.longest_wait))
+        return wire.Polled(await self.wakeups.wait(visit.worker.pool_id, seconds))
+
+    async def _claim(self, visit: Visit) -> Sequence[Holding]:
+        asked: wire.ClaimCall = wire.decode(wire.ClaimCall, visit.body)
+        want = 0 if visit.worker.draining else max(0, min(asked.want, 256))
+        return await self.dispatch.claim(
+            visit.caller(asked.operations),
+            visit.lease_id,
+            asked.incarnation,
+            asked.number,
+            want,
+            holds_others=asked.holds_others,
+        )
+
+    async def _heartbeat(self, visit: Visit) -> Pulse:
+        asked: wire.Heartbeat = wire.decode(wire.Heartbeat, visit.body)
+        held = [Held(JobId(job_id), fence) for job_id, fence in asked.held]
+        pulse = await self.dispatch.beat(
+            visit.caller({}), visit.lease_id, asked.incarnation, asked.number, asked.claim_seen, held
+        )
+        return Pulse(tuple((each.job_id, each.fence) for each in pulse.lost), pulse.cancels)
+
+    async def _report(self, visit: Visit) -> Holding:
+        news: News = wire.decode(News, visit.body)
+        return await self.dispatch.report(
+            Report(
+                id=f"{news.job_id}/{news.fence}/{news.number}",
+                instance_id=news.instance_id,
+                organization_id=news.organization_id,
+                actor=visit.caller({}).actor,
+                job_id=news.job_id,
+                lease_id=visit.lease_id,
+                fence=news.fence,
+                number=news.number,
+                outcomes=news.outcomes,
+                intents=news.intents,
+                verdict=news.verdict,
+                reopen=news.reopen,
+            )
+        )
+
+    async def _release(self, visit: Visit) -> wire.Empty:
+        back: Handback = wire.decode(Handback, visit.body)
+        await self.dispatch.release(
+            Release(
+                id=f"{back.job_id}/{back.fence}/release",
+                instance_id=back.instance_id,
+                organization_id=back.organization_id,
+                actor=visit.caller({}).actor,
+                job_id=back.job_id,
+                lease_id=visit.lease_id,
+                fence=back.fence,
+                until=back.until,
+                why=back.why,
+            )
+        )
+        return wire.Empty()
+
+    # ---- what a job needs
+
+    async def _document(self, visit: Visit) -> wire.Document:
+        asked: wire.ReleaseCall = wire.decode(wire.ReleaseCall, visit.body)
+        await self._must_hold(visit, asked.job)
+        actor = visit.caller({}).actor
+        async with self.changes.unkeyed(actor, asked.job.organization_id, as_engine=True) as change:
+            document = await change.connection.fetchval(_DOCUMENT, asked.release_id)
+        if document is None:
+            raise Problem("not-found", f"There is no release {asked.release_id} in the job's organization.")
+        return wire.Document(document)
+
+    async def _secrets(self, visit: Visit) -> wire.Secrets:
+        """Opened here, sealed to the worker at once, and written down (DESIGN §3.17)."""
+        ref: JobRef = wire.decode(JobRef, visit.body)
+        await self._must_hold(visit, ref)
+        actor = visit.caller({}).actor
+        async with self.changes.unkeyed(actor, ref.organization_id, as_engine=True) as change:
+            rows = await change.connection.fetch(_SECRETS, ref.instance_id)
+            await change.audit(
+                ref.organization_id, "secrets.fetched", ref.instance_id, {"job_id": ref.job_id, "fence": ref.fence}
+            )
+        return wire.Secrets(ref.instance_id, tuple(self._sealed(visit, ref, row) for row in rows))
+
+    def _sealed(self, visit: Visit, ref: JobRef, row: Any) -> wire.SealedSecret:
+        context = Context("secrets", ref.instance_id, row["name"], row["version"])
+        secret = self.keys.keyring.open(Sealed(row["key_id"], row["ciphertext"]), context)
+        sealed = seal_to(visit.worker.sealing_key, secret, context)
+        return wire.SealedSecret(row["name"], row["version"], base64.b64encode(sealed).decode())
+
+    async def _must_hold(self, visit: Visit, ref: JobRef) -> None:
+        """Raises Problem `forbidden`, with an audit row, for a job that the caller's lease does not hold."""
+        owned = await self.store.owned(visit.lease_id)
+        if any((o.job_id, o.fence, o.instance_id) == (ref.job_id, ref.fence, ref.instance_id) for o in owned):
+            return
+        worker = visit.worker
+        async with self.changes.unkeyed(visit.caller({}).actor, worker.organization_id, as_engine=True) as change:
+            await change.audit(worker.organization_id, "call.refused", ref.job_id, {"fence": ref.fence})
+        raise Problem("forbidden", f"Your lease does not hold job {ref.job_id} under fence {ref.fence}.")

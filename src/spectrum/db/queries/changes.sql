@@ -1,0 +1,33 @@
+-- What every change outside of the engine does: remember its key, write its audit row, tell of it.
+
+-- name: change_begin
+-- One change at a time under one key; the moment, from PostgreSQL's clock, after the lock.
+WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock(hashtextextended($1, 0)))
+SELECT clock_timestamp() AS now FROM locked;
+
+-- name: change_moment
+-- The moment of a change that has no key.
+SELECT clock_timestamp();
+
+-- name: change_find
+-- What was answered under a key.
+SELECT request_digest, status, location, body, ciphertext, key_id, ciphertext_expires_at,
+       ciphertext_expires_at > clock_timestamp() AS still_shown
+FROM idempotency_keys
+WHERE organization_id = $1 AND method = $2 AND path = $3 AND key = $4;
+
+-- name: change_remember
+-- Keeps the answer under its key.
+INSERT INTO idempotency_keys (organization_id, method, path, key, request_digest, status, location, body,
+                              ciphertext, key_id, ciphertext_expires_at, created_at, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
+
+-- name: change_audit
+-- Who did what to what, in the transaction that did it.
+INSERT INTO audit (id, organization_id, recorded_at, actor, action, subject, request_id, evidence)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8);
+
+-- name: change_event
+-- A fact; the sequencer gives it its position.
+INSERT INTO events (id, organization_id, epoch, subject, sequence, type, data, traceparent, recorded_at)
+SELECT $1, $2, cell.epoch, $3, $4, $5, $6, $7, $8 FROM cell;

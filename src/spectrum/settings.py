@@ -1,0 +1,206 @@
+"""What is set from outside: the `SPECTRUM_*` variables of server, worker and client, and the defaults of DESIGN §4.
+
+A variable that is not known, or does not mean anything, is refused by name: a typing error must not silently become a
+default. Variables of other parts are accepted, since one environment often serves all of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from spectrum.core.errors import SpectrumError
+
+PREFIX = "SPECTRUM_"
+TEST_PREFIX = "SPECTRUM_TEST_"
+
+
+class SettingsError(SpectrumError):
+    """The environment can't be used; the message has one line for each variable that is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """The figures of DESIGN §4 and those that follow from them. Durations are seconds, sizes are bytes."""
+
+    lease: float = 15.0
+    heartbeat: float = 5.0
+    observation_interval: float = 10.0
+    settle_process: float = 2.0
+    settle_docker: float = 10.0
+    healing_jobs_per_hour: int = 20  # for each target
+    brake_share: float = 0.2  # of a target's instances that look broken
+    brake_floor: int = 5  # instances, below which the brake is left alone
+    rescues: int = 3  # without a new outcome, then the job is poison
+    join_token_life: float = 900.0
+    secret_answer_life: float = 3_600.0
+    longest_wait: float = 60.0  # of a long poll
+    body_limit: int = 2 * 1024 * 1024
+    step_output_limit: int = 16 * 1024
+
+    @classmethod
+    def for_lease(cls, seconds: float) -> Tuning:
+        """The defaults with another lease; three heartbeats fit into it."""
+        return cls(lease=seconds, heartbeat=seconds / 3)
+
+
+class LogFormat(StrEnum):
+    JSON = "json"
+    CONSOLE = "console"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a socket listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself: a loopback address, `localhost` or a name under it (RFC 6761 §6.3)."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _address(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    parts = urlsplit(f"//{value}")
+    if not parts.hostname or parts.port is None or parts.path:
+        raise ValueError("must be HOST:PORT, such as 127.0.0.1:8420")
+    return Address(parts.hostname, parts.port)
+
+
+def _web_address(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("must be a web address, such as https://spectrum.example")
+    if parts.username or parts.password:
+        raise ValueError("must not hold a user or a password")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ValueError("must be https: plain http is refused off loopback")
+    return value.rstrip("/")
+
+
+def _database(value: SecretStr) -> SecretStr:
+    if urlsplit(value.get_secret_value()).scheme not in ("postgresql", "postgres"):
+        raise ValueError("must be a PostgreSQL address, such as postgresql://user:password@host/name")
+    return value
+
+
+def _bus(value: str) -> str:
+    if value not in ("poll", "kafka") and urlsplit(value).scheme != "kafka":
+        raise ValueError("must be poll, kafka or kafka://HOST:PORT")
+    return value
+
+
+def _list(value: object) -> object:
+    return [part for part in (p.strip() for p in value.split(",")) if part] if isinstance(value, str) else value
+
+
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+Bus = Annotated[str, AfterValidator(_bus)]
+
+
+class _Environment(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+
+class ClientSettings(_Environment):
+    """Where a client connects to, as far as the environment says it."""
+
+    url: WebAddress | None = None
+    token: SecretStr | None = None
+    context: str | None = None
+
+
+class ServerSettings(_Environment):
+    """The control plane."""
+
+    home: Path = Path(".spectrum")
+    listen: Annotated[Address, BeforeValidator(_address), NoDecode] = Address("127.0.0.1", 8420)
+    public_url: WebAddress | None = None
+    database_url: Annotated[SecretStr, AfterValidator(_database)] | None = None
+    bus: Bus = "poll"
+    master_key_file: Path | None = None
+    lease_seconds: float = Field(default=15.0, ge=3, le=3_600)
+    log_format: LogFormat = LogFormat.JSON
+
+    @property
+    def base_url(self) -> str:
+        """What `@target-uri` is checked against; without PUBLIC_URL, where the server listens."""
+        return self.public_url or f"http://{self.listen}"
+
+    @property
+    def master_key_path(self) -> Path:
+        return self.master_key_file or self.home / "master.key"
+
+    @property
+    def tuning(self) -> Tuning:
+        return Tuning.for_lease(self.lease_seconds)
+
+
+class WorkerSettings(_Environment):
+    """A worker and its targets."""
+
+    home: Path = Path(".spectrum")
+    url: WebAddress | None = None
+    bus: Bus = "poll"
+    targets: Annotated[tuple[str, ...], BeforeValidator(_list), NoDecode] = ()
+    key_file: Path | None = None
+    join_token_file: Path | None = None
+    log_format: LogFormat = LogFormat.JSON
+
+    @property
+    def key_path(self) -> Path:
+        return self.key_file or self.home / "worker.key"
+
+
+Settings = TypeVar("Settings", bound=_Environment)
+
+_PARTS: tuple[type[_Environment], ...] = (ClientSettings, ServerSettings, WorkerSettings)
+KNOWN = frozenset(PREFIX + name.upper() for part in _PARTS for name in part.model_fields)
+
+
+def load(part: type[Settings]) -> Settings:
+    """The settings of one part, from the process's environment.
+
+    Raises SettingsError with every unknown and every bad variable by name.
+    """
+    wrong = [_unknown(name) for name in sorted(os.environ) if _is_ours(name) and name.upper() not in KNOWN]
+    try:
+        settings = part()
+    except ValidationError as error:
+        wrong += [_bad(problem["loc"], problem["msg"]) for problem in error.errors(include_url=False)]
+    if wrong:
+        raise SettingsError("\n".join(wrong))
+    return settings
+
+
+def _is_ours(name: str) -> bool:
+    return name.upper().startswith(PREFIX) and not name.upper().startswith(TEST_PREFIX)
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name.upper(), KNOWN, n=1, cutoff=0.6)
+    hint = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(sorted(KNOWN))}."
+    return f"{name} is not a variable of SPECTRUM. {hint}"
+
+
+def _bad(location: tuple[int | str, ...], message: str) -> str:
+    return f"{PREFIX}{str(location[0]).upper()}: {message.removeprefix('Value error, ')}."

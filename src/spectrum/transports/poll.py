@@ -1,0 +1,169 @@
+"""The worker's link over HTTP: signed calls, signed answers, a long poll for work (INTERFACES §3).
+
+A call is signed anew every time it is sent, under the next number of its incarnation. Nothing of an answer is believed before its
+signature was checked with the cell's key, which came with the join token.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import httpx2
+import structlog
+
+from spectrum.core import signing
+from spectrum.core.errors import STATUS, Problem
+from spectrum.core.ids import JobId
+from spectrum.core.jobs.commands import Holding
+from spectrum.core.sealing import Context
+from spectrum.core.signing import Call, Signer
+from spectrum.ports import Clock
+from spectrum.transports import wire
+from spectrum.transports.protocol import Handback, Incarnation, JobRef, LinkDown, News, Pulse
+
+CALL_SECONDS = 30.0
+LATER = frozenset({"unavailable", "rate-limited", "internal"})
+_JSON = "application/json"
+
+_log = structlog.get_logger(__name__)
+
+
+class Opener(Protocol):
+    """Opens what was sealed to this worker."""
+
+    def open(self, sealed: bytes, context: Context) -> bytes: ...
+
+
+@dataclass
+class PollLink:
+    """Calls of one worker to one control plane (implements `transports.protocol.Link`).
+
+    `public_url` is what is signed, `client` dials whatever its base URL says.
+    """
+
+    client: httpx2.AsyncClient
+    public_url: str
+    signer: Signer
+    cell_key: str
+    opener: Opener
+    clock: Clock
+    operations: Mapping[str, Sequence[int]]
+    _number: int = 0
+    _offset: timedelta = timedelta(0)
+
+    async def enrol(self, token: str, name: str, signing_key: bytes, sealing_key: bytes) -> wire.Enrolled:
+        """Join a pool. The same token with the same key gets the same answer."""
+        asked = wire.Enrol(token, name, signing_key.hex(), sealing_key.hex(), 1, self._operations())
+        answer = await self._call("enrol", asked)
+        enrolled: wire.Enrolled = wire.decode(wire.Enrolled, answer)
+        return enrolled
+
+    async def start(self, boot: str) -> Incarnation:
+        answer = await self._call("start", wire.Start(boot, self._operations()))
+        incarnation: Incarnation = wire.decode(Incarnation, answer)
+        return incarnation
+
+    async def poll(self, incarnation: Incarnation, seconds: float) -> bool:
+        answer = await self._call("poll", wire.Poll(seconds), incarnation, seconds + CALL_SECONDS)
+        return bool(wire.decode(wire.Polled, answer).work)
+
+    async def claim(self, incarnation: Incarnation, number: int, want: int, holds_others: bool) -> Sequence[Holding]:
+        asked = wire.ClaimCall(incarnation.number, number, want, holds_others, self._operations())
+        answer = await self._call("claim", asked, incarnation)
+        holdings: Sequence[Holding] = wire.decode(Sequence[Holding], answer)
+        return holdings
+
+    async def beat(
+        self, incarnation: Incarnation, number: int, claim_seen: int, held: Sequence[tuple[JobId, int]]
+    ) -> Pulse:
+        asked = wire.Heartbeat(incarnation.number, number, claim_seen, tuple(held))
+        answer = await self._call("heartbeat", asked, incarnation, incarnation.heartbeat_seconds)
+        pulse: Pulse = wire.decode(Pulse, answer)
+        return pulse
+
+    async def report(self, incarnation: Incarnation, news: News) -> Holding:
+        holding: Holding = wire.decode(Holding, await self._call("reports", news, incarnation))
+        return holding
+
+    async def release(self, incarnation: Incarnation, handback: Handback) -> None:
+        await self._call("release", handback, incarnation)
+
+    async def release_document(self, incarnation: Incarnation, asked: JobRef, release_id: str) -> Mapping[str, Any]:
+        answer = await self._call("releases", wire.ReleaseCall(asked, release_id), incarnation)
+        document: Mapping[str, Any] = wire.decode(wire.Document, answer).document
+        return document
+
+    async def secrets(self, incarnation: Incarnation, asked: JobRef) -> Mapping[str, str]:
+        found: wire.Secrets = wire.decode(wire.Secrets, await self._call("secrets", asked, incarnation))
+        return {each.name: self._open(found.instance_id, each) for each in found.secrets}
+
+    def _open(self, instance_id: str, secret: wire.SealedSecret) -> str:
+        context = Context("secrets", instance_id, secret.name, secret.version)
+        return self.opener.open(base64.b64decode(secret.sealed), context).decode()
+
+    def _operations(self) -> dict[str, list[int]]:
+        return {name: list(versions) for name, versions in self.operations.items()}
+
+    # ---- one call
+
+    async def _call(
+        self, what: str, asked: Any, incarnation: Incarnation | None = None, seconds: float = CALL_SECONDS
+    ) -> bytes:
+        path = f"{wire.PREFIX}/{what}"
+        query = f"lease={incarnation.lease_id}" if incarnation else ""
+        call = self._signed(path, query, wire.encode(asked))
+        try:
+            response = await self.client.request(
+                call.method,
+                path + (f"?{query}" if query else ""),
+                content=call.body,
+                headers=dict(call.headers),
+                timeout=seconds,
+            )
+        except httpx2.HTTPError as error:
+            raise LinkDown(f"{what}: {error or type(error).__name__}") from error
+        return self._checked(call, response, what)
+
+    def _signed(self, path: str, query: str, body: bytes) -> Call:
+        self._number += 1
+        call = Call("POST", signing.target_uri(self.public_url, path, query), {"content-type": _JSON}, body)
+        fields = signing.sign_call(call, self.signer, self._number, self._server_now())
+        return replace(call, headers={**call.headers, **fields})
+
+    def _server_now(self) -> datetime:
+        return self.clock.now() + self._offset
+
+    def _checked(self, call: Call, response: httpx2.Response, what: str) -> bytes:
+        """The body of an answer that the cell signed for this very call.
+
+        Raises `LinkDown` for everything else, `Problem` for a signed no.
+        """
+        answered = signing.call_signature(call.headers)
+        if answered is None:
+            raise LinkDown("the call had no signature")
+        headers = signing.fold(response.headers.items())
+        try:
+            now = signing.verify_answer(
+                response.status_code, headers, response.content, answered, signing.public_key(self.cell_key)
+            )
+        except Problem as problem:
+            _log.warning("an answer was not the cell's", call=what, status=response.status_code, why=problem.detail)
+            raise LinkDown(f"{what}: the answer is not signed by the cell ({response.status_code})") from None
+        self._offset = now - self.clock.now()
+        if response.is_success:
+            return response.content
+        raise self._problem(response, what)
+
+    def _problem(self, response: httpx2.Response, what: str) -> Exception:
+        body = json.loads(response.content)
+        slug = str(body.get("type", "")).removeprefix("urn:spectrum:problem:")
+        if slug in LATER or slug == "signature-replayed" or slug not in STATUS:
+            return LinkDown(f"{what}: {body.get('detail', response.status_code)}")
+        known = ("type", "title", "status", "detail", "instance", "docs", "request_id", "errors")
+        extra = {name: value for name, value in body.items() if name not in known}
+        return Problem(slug, str(body.get("detail", "")), extra=extra)

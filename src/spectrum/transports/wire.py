@@ -1,0 +1,140 @@
+"""The JSON of the worker protocol: the same shapes on both sides, read and written by one definition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from spectrum.core.errors import Problem, Where
+from spectrum.core.jobs.commands import Holding
+from spectrum.transports.protocol import Handback, Incarnation, JobRef, News, Pulse
+
+PREFIX = "/worker/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Enrol:
+    """A worker asks to be let in: its token, its public keys (hex), what it can run."""
+
+    token: str
+    name: str
+    signing_key: str
+    sealing_key: str
+    protocol_version: int
+    operations: dict[str, list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    worker_id: str
+    pool: str
+    public_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    boot: str
+    operations: dict[str, list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    work: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimCall:
+    incarnation: int
+    number: int
+    want: int
+    holds_others: bool
+    operations: dict[str, list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    incarnation: int
+    number: int
+    claim_seen: int
+    held: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseCall:
+    job: JobRef
+    release_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SealedSecret:
+    """A secret parameter, sealed to the worker's X25519 key; base64."""
+
+    name: str
+    version: int
+    sealed: str
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    instance_id: str
+    secrets: tuple[SealedSecret, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """Nothing to say."""
+
+
+_SHAPES = (
+    Enrol,
+    Enrolled,
+    Start,
+    Incarnation,
+    Poll,
+    Polled,
+    ClaimCall,
+    Heartbeat,
+    Pulse,
+    News,
+    Holding,
+    Handback,
+    JobRef,
+    ReleaseCall,
+    Document,
+    Secrets,
+    Empty,
+)
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {shape: TypeAdapter(shape) for shape in _SHAPES}
+_HOLDINGS = TypeAdapter(Sequence[Holding])
+
+
+def encode(value: Any) -> bytes:
+    """The JSON of one of the protocol's shapes, or of a sequence of holdings."""
+    adapter = _HOLDINGS if isinstance(value, list | tuple) else _ADAPTERS[type(value)]
+    encoded: bytes = adapter.dump_json(value)
+    return encoded
+
+
+def decode(shape: Any, body: bytes) -> Any:
+    """One of the protocol's shapes. Raises `Problem(malformed)` that says where the body is wrong."""
+    adapter = _HOLDINGS if shape == Sequence[Holding] else _ADAPTERS[shape]
+    try:
+        return adapter.validate_json(body)
+    except ValidationError as error:
+        places = tuple(
+            Where(each["msg"], "/" + "/".join(map(str, each["loc"]))) for each in error.errors(include_url=False)[:10]
+        )
+        raise Problem("malformed", f"The body is not a {getattr(shape, '__name__', 'list')}.", places) from None

@@ -1,0 +1,167 @@
+"""Data in four forms on stdout, and nothing else there."""
+
+from __future__ import annotations
+
+import json
+
+from ruamel.yaml import YAML
+
+from tests.canned import JOB_ID, Canned, Reply, instance, job, problem
+from tests.cli.conftest import Shell
+
+TABLE = """\
+NAME  PRODUCT       PLAN   TARGET  LIFECYCLE  HEALTH   HOLD         URL
+acme  kinto@26.5.0  small  local   running    healthy  none         http://127.0.0.1:21045/v1/
+beta  kinto@26.5.0  small  local   stopped    unknown  quarantined  -
+"""
+SHOW = """\
+Name:        acme
+Id:          ins_01936f2a-0000-7000-8000-000000000001
+URL:         http://127.0.0.1:21045/v1/
+Product:     kinto@26.5.0
+Plan:        small
+Target:      local
+Lifecycle:   running
+Desired:     running
+Health:      healthy
+Hold:        none
+Generation:  1 (accepted 1)
+Created:     2026-11-23T10:00:00Z
+
+Endpoints
+  api:  http://127.0.0.1:21045/v1/
+
+Services
+  NAME  STATE    HEALTH   RESTARTS  PORTS
+  db    running  healthy  0         5432=21044
+
+Parameters
+  project_name:  Acme
+  db_password:   (secret, version 1)
+"""
+JOB_SHOW = f"""\
+Id:            {JOB_ID}
+Operation:     create
+Subject:       instance acme
+State:         failed
+Progress:      2/2
+Created:       2026-11-23T10:00:00Z
+Error:         web did not become healthy. (unhealthy)
+Who can help:  vendor
+Next:          spectrum instance create acme …
+
+Steps
+  NAME       STATE   ATTEMPTS  REMARK
+  start-web  undone  2         attempt 2 (retry), port taken
+
+Evidence
+  bind: address in use
+"""
+
+
+def two() -> list[dict[str, object]]:
+    return [instance(), instance(name="beta", lifecycle="stopped", health="unknown", hold="quarantined", endpoints=[])]
+
+
+def test_a_list_is_a_table_without_lines(server: Canned, shell: Shell) -> None:
+    server.on("GET", "/v1/instances", Reply(200, {"items": two(), "next_cursor": None}))
+    ended = shell.run("instance", "list")
+    assert (ended.code, ended.out, ended.err) == (0, TABLE, "")
+
+
+def test_an_empty_list_prints_nothing_in_a_pipe(server: Canned, shell: Shell) -> None:
+    server.on("GET", "/v1/instances", Reply(200, {"items": []}))
+    assert shell.run("instance", "list").out == ""
+
+
+def test_json_is_what_the_server_sent(server: Canned, shell: Shell) -> None:
+    server.on("GET", "/v1/instances", Reply(200, {"items": two()}))
+    assert json.loads(shell.run("instance", "list", "-o", "json").out) == {"items": two()}
+
+
+def test_yaml_is_what_the_server_sent(server: Canned, shell: Shell) -> None:
+    server.on("GET", "/v1/instances/acme", Reply(200, instance()))
+    said = shell.run("instance", "show", "acme", "-o", "yaml").out
+    assert YAML(typ="safe", pure=True).load(said) == instance()
+    assert said.startswith("id: ins_")
+
+
+def test_names_are_for_pipes(server: Canned, shell: Shell) -> None:
+    server.on("GET", "/v1/instances", Reply(200, {"items": two()}))
+    assert shell.run("instance", "list", "-o", "name").out == "acme\nbeta\n"
+
+
+def test_show_tells_everything_and_no_secret(server: Canned, shell: Shell) -> None:
+    server.on("GET", "/v1/instances/acme", Reply(200, instance()))
+    assert shell.run("instance", "show", "acme").out == SHOW
+
+
+def test_a_failed_job_shows_steps_evidence_and_what_to_do(server: Canned, shell: Shell) -> None:
+    attempts = [{"number": 1}, {"number": 2, "cause": "retry", "error": {"message": "port taken"}}]
+    failure = {
+        "class": "invalid",
+        "code": "unhealthy",
+        "actor": "vendor",
+        "message": "web did not become healthy.",
+        "evidence": ["bind: address in use"],
+        "next": "spectrum instance create acme …",
+    }
+    steps = [{"name": "start-web", "state": "undone", "attempts": attempts}]
+    server.on("GET", f"/v1/jobs/{JOB_ID}", Reply(200, job("failed", error=failure, steps=steps)))
+    assert shell.run("job", "show", JOB_ID).out == JOB_SHOW
+
+
+def test_a_terminal_gets_colors_unless_it_asks_not_to(server: Canned, shell: Shell) -> None:
+    server.on("GET", "/v1/instances", Reply(200, {"items": two()}))
+    assert "\033[32mrunning\033[0m" in shell.terminal("instance", "list").out
+    shell.environment["NO_COLOR"] = "1"
+    assert "\033[" not in shell.terminal("instance", "list").out
+
+
+def test_an_error_is_one_story_on_stderr(server: Canned, shell: Shell) -> None:
+    place = {"file": "a.yaml", "line": 4, "pointer": "/plan", "message": "no such plan", "hint": "small, large"}
+    answer = problem(422, "invalid-parameter", "There is no plan 'huge'.", errors=[place], request_id="req_7")
+    server.on("POST", "/v1/instances", answer)
+    ended = shell.run("instance", "create", "acme", "--product", "kinto", "--plan", "huge")
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err == (
+        "error: There is no plan 'huge'. (invalid-parameter)\n"
+        "  a.yaml:4 /plan: no such plan\n"
+        "    small, large\n"
+        "request: req_7\n"
+        "next: spectrum product show PRODUCT@VERSION\n"
+    )
+
+
+def test_what_is_not_there_names_the_list_of_its_noun(server: Canned, shell: Shell) -> None:
+    ended = shell.run("target", "show", "moon")
+    assert ended.code == 3
+    assert ended.err.endswith("next: spectrum target list\n")
+
+
+def test_version_prints_itself(bare: Shell) -> None:
+    assert bare.run("version").out.startswith("spectrum ")
+    assert set(json.loads(bare.run("version", "-o", "json").out)) == {"version", "python"}
+
+
+def test_a_completion_script_names_the_command(bare: Shell) -> None:
+    for shell_name in ("bash", "zsh", "fish"):
+        assert "_SPECTRUM_COMPLETE" in bare.run("completion", shell_name).out
+
+
+def test_help_of_everything_needs_neither_server_nor_models(bare: Shell) -> None:
+    ended = bare.run("--help")
+    assert ended.code == 0
+    for noun in ("up", "down", "status", "doctor", "product", "instance", "job", "event", "target", "worker", "token"):
+        assert f"\n  {noun} " in ended.out
+
+
+def test_the_tree_of_commands_loads_nothing_heavy() -> None:
+    import subprocess
+    import sys
+
+    source = (
+        "import sys; from spectrum.cli.app import build; from typer.main import get_command; get_command(build())\n"
+        "print([name for name in ('httpx2', 'pydantic', 'rich', 'asyncpg', 'fastapi', 'stamina') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", source], capture_output=True, text=True).stdout == "[]\n"
