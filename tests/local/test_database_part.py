@@ -26,7 +26,7 @@ def database(home: Home) -> Iterator[Part]:
 
 
 async def answer(home: Home) -> int:
-    connection = await asyncpg.connect(home.database_url.read_text().strip())  # type: ignore[no-untyped-call]
+    connection = await asyncpg.connect(home.database_url.read_text().strip())
     try:
         return int(await connection.fetchval("select 6 * 7"))
     finally:
