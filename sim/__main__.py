@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--seeds", type=_seeds, required=True, metavar="A-B")
     running.add_argument("--jobs", type=int, default=1, help="processes side by side")
     running.add_argument("--keep", type=int, default=3, help="how many failures to shrink and keep")
+    running.add_argument("--budget", type=int, default=600, help="reruns that shrinking a failure may take")
     running.add_argument("--tapes", type=Path, default=Path(".cache/tapes"), help="where failing tapes go")
     running.set_defaults(command=_run)
     replaying = verbs.add_parser("replay", help="run one seed or tape again and tell its story")
@@ -68,7 +69,8 @@ def _run(arguments: argparse.Namespace) -> int:
 def _keep(arguments: argparse.Namespace, outcome: Outcome) -> None:
     scenario = scenarios.find(arguments.scenario)
     # The outcome came without its tape: it is drawn anew from the seed.
-    smallest = shrink(run(scenario, outcome.seed), lambda tape: run(scenario, outcome.seed, tape))
+    failing = run(scenario, outcome.seed)
+    smallest = shrink(failing, lambda tape: run(scenario, outcome.seed, tape), arguments.budget)
     path = arguments.tapes / f"{arguments.scenario.replace(':', '-')}-{outcome.seed}.json"
     report.save(path, arguments.scenario, smallest)
     print(f"  shrunk to {sum(map(len, smallest.tape.values()))} choices: python -m sim replay --tape {path}\n")

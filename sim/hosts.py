@@ -37,13 +37,14 @@ class _Nowhere(list["SimHandle"]):
 class Life:
     """One incarnation of a host: from a start to a crash."""
 
-    __slots__ = ("alive", "host", "inbox", "number", "tasks")
+    __slots__ = ("alive", "host", "inbox", "number", "over", "tasks")
 
-    def __init__(self, host: Host, number: int, ready: list[SimHandle]) -> None:
+    def __init__(self, host: Host, number: int, ready: list[SimHandle], over: asyncio.Future[None]) -> None:
         self.host = host
         self.number = number
         self.alive = True
         self.inbox = ready
+        self.over = over  # done when it is: what a broken connection tells the other side
         self.tasks: list[SimTask[Any]] = []
 
 
@@ -126,7 +127,7 @@ class Host:
         if self.life is not None:
             raise RuntimeError(f"host {self.name} is already up: crash it first")
         self._lives += 1
-        self.life = Life(self, self._lives, self._loop.ready)
+        self.life = Life(self, self._lives, self._loop.ready, self._loop.create_future())
         self._loop.lives.append(self.life)
         self.spawn(self._boot(self), f"{self.name}#{self._lives}").add_done_callback(self._loop.inspect)
 
@@ -161,6 +162,7 @@ class Host:
         life.alive = False
         self._loop.withdraw(life)
         life.inbox = _Nowhere()
+        life.over.set_result(None)
         self._loop.tell(f"{self.name} crashes", "nemesis")
 
     def pause(self) -> None:

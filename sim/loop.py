@@ -273,7 +273,7 @@ class SimLoop(asyncio.BaseEventLoop):
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
-                self._complain(f"a callback raised {error!r}")
+                self.complain(f"a callback raised {error!r}")
             if self._dirty:
                 self._dirty = False
                 if self.on_change is not None:
@@ -337,7 +337,7 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if not self._buried:
-            self._complain(f"{context.get('message')}: {context.get('exception')!r}")
+            self.complain(f"{context.get('message')}: {context.get('exception')!r}")
 
     def settle_complaints(self) -> None:
         """Also complain about tasks that ended with an exception which nobody looked at."""
@@ -347,7 +347,7 @@ class SimLoop(asyncio.BaseEventLoop):
     def inspect(self, task: asyncio.Task[Any]) -> None:
         """Complain if an ended task has an exception that nobody looked at."""
         if task._log_traceback:
-            self._complain(f"task {task.get_name()} ended with {task.exception()!r}")
+            self.complain(f"task {task.get_name()} ended with {task.exception()!r}")
 
     def _prune(self, tasks: list[SimTask[Any]]) -> None:
         for task in tasks:
@@ -355,7 +355,8 @@ class SimLoop(asyncio.BaseEventLoop):
                 self.inspect(task)
         tasks[:] = [task for task in tasks if not task.done()]
 
-    def _complain(self, complaint: str) -> None:
+    def complain(self, complaint: str) -> None:
+        """Something went wrong where nobody could catch it: the run has failed."""
         self.complaints.append(complaint)
         self.tell(complaint, "loop")
         self.changed()
@@ -369,7 +370,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self._buried = True
         # Whatever a finally block does now is done by a life that is over.
         undertaker = Host(self, "undertaker", _nobody)
-        grave = Life(undertaker, 0, [])
+        grave = Life(undertaker, 0, [], self.create_future())
         grave.alive = False
         context = Context()
         context.run(LIFE.set, grave)

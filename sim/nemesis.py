@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable
 
 from sim.hosts import Host
 from sim.marks import declare, sometimes
+from sim.twins.calls import stand_still
 from sim.twins.faults import SLOW
 from sim.twins.provider import MemoryTarget
 from sim.twins.wire import Wire
 from sim.world import World
 
 CRASHED = declare("a host crashed", "the simplest of all faults")
-ZOMBIE = declare("a host woke up from a long pause", "it believes in a lease that has lapsed")
 AWAY = declare("a target was away", "its breaker opens, deadlines stand still")
 
 REST = (0.2, 1.0, 3.0, 10.0)  # seconds between two ideas of the nemesis
@@ -84,11 +84,7 @@ class Nemesis:
         host.crash()
 
     async def _pause(self) -> None:
-        host = self._victim()
-        host.pause()
-        await asyncio.sleep(duration := self._faults.one_of("nemesis pause length", (*SLOW, 60.0)))
-        sometimes(ZOMBIE, host.paused and duration >= SLOW[-1])
-        host.resume()
+        await stand_still(self._victim(), self._faults.one_of("nemesis pause length", (*SLOW, 60.0)))
 
     async def _bend_clock(self) -> None:
         host = self._victim()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import structlog
 
 from sim.choices import Choices, Tape
 from sim.invariants import Judge
@@ -36,17 +40,26 @@ class Outcome:
     tape: Tape = field(repr=False)
 
 
-def run(scenario: Scenario, seed: int, tape: Tape | None = None, rates: Mapping[str, float] | None = None) -> Outcome:
-    """Run the scenario. `tape` replays recorded choices instead of drawing them; `rates` fixes the rates of some faults."""
+def run(
+    scenario: Scenario,
+    seed: int,
+    tape: Tape | None = None,
+    rates: Mapping[str, float] | None = None,
+    others: float | None = None,
+) -> Outcome:
+    """Run the scenario.
+
+    `tape` replays recorded choices instead of drawing them; `rates` fixes the rates of some faults, `others` that of all the rest.
+    """
     mode = _MODES[seed % len(_MODES)]
     choices = Choices(seed, tape)
-    faults = Faults(choices, rates)
+    faults = Faults(choices, rates, others)
     loop = SimLoop(choices, mode, MAX_STEPS, MAX_TIME)
     # A collection in the middle would run finalizers at a step that depends on what was allocated before.
     collecting = gc.isenabled()
     gc.disable()
     try:
-        with buggified(faults.buggify):
+        with buggified(faults.buggify), _told(loop):
             violation = _judged(World(loop, choices, faults), scenario)
         return Outcome(
             seed=seed,
@@ -67,12 +80,30 @@ def run(scenario: Scenario, seed: int, tape: Tape | None = None, rates: Mapping[
             gc.enable()
 
 
+@contextmanager
+def _told(loop: SimLoop) -> Iterator[None]:
+    """What production code logs becomes a part of the story."""
+
+    def tell(_logger: object, _level: str, event: MutableMapping[str, Any]) -> NoReturn:
+        what = event.pop("event")
+        loop.tell(" ".join([str(what), *(f"{name}={value}" for name, value in sorted(event.items()))]))
+        raise structlog.DropEvent
+
+    before = structlog.get_config()
+    structlog.configure(processors=[tell], cache_logger_on_first_use=False)
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
 def _judged(world: World, scenario: Scenario) -> Violation | None:
     judge = Judge(world)
     world.loop.on_change = judge.after_change
     try:
         world.loop.run_until_complete(_to_the_end(world, scenario, judge))
     except Violation as violation:
+        world.loop.settle_complaints()  # for the story: a task that died may be why
         return violation
     except SimulationError as error:
         return Violation(type(error).__name__, str(error))

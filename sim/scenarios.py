@@ -8,16 +8,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+import sim.promises  # noqa: F401 - registers the invariants of the system
 from sim.hosts import EPOCH, Host
 from sim.nemesis import Nemesis
+from sim.system import system
 from sim.twins.faults import SLOW
 from sim.twins.provider import Bug, MemoryTarget
 from sim.world import Scenario, World
 from spectrum.core.errors import Fault, StaleFence
 from spectrum.core.ids import InstanceId, make
 from spectrum.core.product.resources import Base, Hook, PortRequest, Service, Volume
+from spectrum.ports import Entropy
 from spectrum.providers.protocol import Call, Presence, Provider, Resource, Strength
 
+BASE = "instance/base"
 PATIENCE = 3.0  # seconds that a caller waits for the target
 ATTEMPTS = 3  # under one fence
 TROUBLE = 60.0  # seconds with faults
@@ -50,6 +54,19 @@ class Wanted:
         self.counter += 1
         return self.counter
 
+    def change(self, fence: int, entropy: Entropy) -> None:
+        """Want something else from now on: now and then nothing at all, mostly one slot made anew or emptied."""
+        if entropy.uniform() < 0.1:
+            self.keys = dict.fromkeys(self.resources)
+            return
+        self.keys[BASE] = self.keys[BASE] or f"{BASE}.{fence}"
+        slot = list(self.keys)[1 + int(entropy.uniform() * (len(self.keys) - 1))]
+        self.keys[slot] = f"{slot}.{fence}" if entropy.uniform() < 0.7 else None
+
+    def undo(self) -> None:
+        """Want nothing but the base."""
+        self.keys = {slot: key if slot == BASE else None for slot, key in self.keys.items()}
+
 
 def provider(strength: Strength, bugs: frozenset[Bug] = frozenset()) -> Scenario:
     """Workers take an instance from each other and reconcile its slots on one target."""
@@ -78,7 +95,7 @@ def provider(strength: Strength, bugs: frozenset[Bug] = frozenset()) -> Scenario
 def _wanted(world: World) -> Wanted:
     web = Service("web", ("serve",), ports=(PortRequest("web", 80, True),))
     resources: dict[str, Resource] = {
-        "base/base": Base("acme", web.ports),
+        BASE: Base("acme", web.ports),
         "db/volume": Volume("dbdata"),
         "web/container": web,
         "migrate/hook": Hook("migrate", web, ("migrate",), timeout=60.0),
@@ -93,8 +110,7 @@ async def _contend(world: World, host: Host, target: Provider, wanted: Wanted) -
         await host.clock.sleep(1 + 4 * host.entropy.uniform())
         fence = wanted.claim()
         world.loop.tell(f"takes the instance under fence {fence}")
-        slot = sorted(wanted.keys)[int(host.entropy.uniform() * len(wanted.keys))]
-        wanted.keys[slot] = f"{slot}.{fence}" if host.entropy.uniform() < 0.7 else None
+        wanted.change(fence, host.entropy)
         try:
             await _do_or_undo(world, target, wanted, fence)
         except StaleFence:
@@ -107,9 +123,11 @@ async def _do_or_undo(world: World, target: Provider, wanted: Wanted, fence: int
     """Under one fence: what cannot be done is undone, while calls of the doing may still be on their way."""
     try:
         await _reconcile(world, target, wanted, fence)
-    except TimeoutError:
-        world.loop.tell(f"undoes everything under fence {fence}")
-        wanted.keys = dict.fromkeys(wanted.resources)
+    except (TimeoutError, Fault) as error:
+        if isinstance(error, StaleFence):
+            raise
+        world.loop.tell(f"undoes all but the base under fence {fence}")
+        wanted.undo()
         await _reconcile(world, target, wanted, fence)
 
 
@@ -131,7 +149,7 @@ async def _make_so(world: World, target: Provider, wanted: Wanted, fence: int, s
         except StaleFence:
             raise
         except (Fault, TimeoutError) as error:
-            if attempt == ATTEMPTS - 1:
+            if attempt == ATTEMPTS - 1 or world.faults.strikes("cancel"):
                 raise
             world.loop.tell(f"tries {slot} again under fence {fence} after {error!r}")
 
@@ -147,6 +165,8 @@ async def _attempt(target: Provider, wanted: Wanted, fence: int, slot: str) -> N
 
 
 SCENARIOS: dict[str, Callable[[], Scenario]] = {
+    "system-atomic": lambda: system(Strength.ATOMIC),
+    "system-best-effort": lambda: system(Strength.BEST_EFFORT),
     "provider-atomic": lambda: provider(Strength.ATOMIC),
     "provider-best-effort": lambda: provider(Strength.BEST_EFFORT),
 }

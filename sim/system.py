@@ -15,7 +15,6 @@ from sim.twins.wire import Unreachable, Wire
 from sim.world import Scenario, World
 from spectrum.control.dispatch import Caller, Dispatch, Held
 from spectrum.control.engine import Engine
-from spectrum.control.store import Asked, Keyed, Unavailable
 from spectrum.control.sweeper import Sweeper
 from spectrum.control.wakeups import Wakeups
 from spectrum.core import ids
@@ -33,6 +32,7 @@ from spectrum.core.ids import (
 from spectrum.core.jobs.commands import Answer as CommandAnswer
 from spectrum.core.jobs.commands import Cancel, Command, Hint, Holding, Release, Repeated, Report, Submit
 from spectrum.core.jobs.model import Instance, Job, Spec
+from spectrum.core.jobs.store import Asked, Keyed, Unavailable
 from spectrum.core.observation import Observed
 from spectrum.core.plan import Catalog
 from spectrum.core.product.outline import EndpointOutline, Need, Outline, ServiceOutline
@@ -410,7 +410,7 @@ class System:
         operations: dict[str, frozenset[int]] = {}
         for name, version in self.catalog:
             operations[name] = operations.get(name, frozenset()) | {version}
-        caller = Caller(worker_id, POOL, operations)
+        caller = Caller(worker_id, ORGANIZATION, POOL, operations)
 
         def boot(host: Host) -> Coroutine[Any, Any, None]:
             link = SimLink(self.world, self.wire, caller, self.addresses)

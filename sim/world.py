@@ -17,9 +17,12 @@ class Violation(Exception):
     """A promise was broken. `promise` is its number in DESIGN §4, or a word for what the simulator itself found."""
 
     def __init__(self, promise: str, what: str) -> None:
-        super().__init__(f"{promise}: {what}")
+        super().__init__(promise, what)
         self.promise = promise
         self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.promise}: {self.what}"
 
 
 @dataclass(slots=True)
@@ -68,4 +71,4 @@ class World:
 class Scenario(Protocol):
     """What is simulated. It returns when everything has come to its end, and raises Violation if it does not."""
 
-    def __call__(self, world: World) -> Coroutine[Any, Any, None]: ...
+    def __call__(self, world: World, /) -> Coroutine[Any, Any, None]: ...

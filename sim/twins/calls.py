@@ -9,23 +9,41 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from sim.hosts import LIFE, require_alive
+from sim.hosts import LIFE, Host, require_alive
 from sim.loop import SimLoop
 from sim.marks import declare, sometimes
 from sim.twins.faults import SLOW, Ending, Faults
 
 T = TypeVar("T")
 
+PAUSES = (2.0, 10.0, 20.0, 60.0)  # seconds
+LONG_PAUSE = 16.0  # seconds: longer than a lease
+
+ZOMBIE = declare("a host woke up from a long pause", "it believes in a lease that has lapsed")
 ANSWER_LOST = declare("an answer was lost", "only a caller that treats the outcome as unknown survives it")
 LATE = declare("a call landed after its caller was gone", "only fencing keeps it from doing harm")
 TWICE = declare("a call was done twice", "only idempotence keeps it from doing harm")
 
 
-async def crash_point(faults: Faults, where: str) -> None:
-    """A place where the calling host may crash, such as `before provider.ensure`."""
+async def trouble(faults: Faults, where: str) -> None:
+    """A place where the calling host may crash, or stand still for longer than a lease, such as `before provider.ensure`."""
     life = LIFE.get()
-    if life is not None and faults.strikes(f"crash {where}"):
+    if life is None:
+        return
+    if faults.strikes(f"crash {where}"):
         await life.host.crash_here()
+    if faults.strikes(f"pause {where}"):
+        SimLoop.current().outside(stand_still(life.host, faults.one_of(f"pause {where} length", PAUSES)), "pause")
+        await asyncio.sleep(PAUSES[0] / 2)
+
+
+async def stand_still(host: Host, seconds: float) -> None:
+    """Pause a host. A longer pause than a lease makes it a zombie."""
+    life = host.life
+    host.pause()
+    await asyncio.sleep(seconds)
+    sometimes(ZOMBIE, life is not None and host.life is life and seconds >= LONG_PAUSE)
+    host.resume()
 
 
 class Line:
@@ -39,12 +57,12 @@ class Line:
     async def call(self, port: str, work: Callable[[], T]) -> T:
         """Have `work` done, or not, or later, or twice; answer with what it returned or raised, or never."""
         require_alive()
-        await crash_point(self._faults, f"before {port}")
+        await trouble(self._faults, f"before {port}")
         loop = SimLoop.current()
         answer: asyncio.Future[T] = loop.create_future()
         loop.outside(self._serve(port, work, answer), port)
         result = await answer
-        await crash_point(self._faults, f"after {port}")
+        await trouble(self._faults, f"after {port}")
         return result
 
     async def _serve(self, port: str, work: Callable[[], T], answer: asyncio.Future[T]) -> None:

@@ -15,7 +15,7 @@ from sim.choices import Choices
 
 T = TypeVar("T")
 
-RATES = (0.0, 0.0, 0.0, 0.01, 0.05, 0.2)
+RATES = (0.0,) * 7 + (0.01, 0.05, 0.2)
 QUICK = (0.001, 0.003, 0.01, 0.03)  # seconds
 SLOW = (0.3, 1.0, 4.0, 16.0)  # seconds
 BUGGIFY_ACTIVE = 0.25  # of the seeds know a given point of `buggify`

@@ -7,26 +7,23 @@ act are one; on a best-effort one the caller checks first and acts in a later ca
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
-from typing import TypeVar, assert_never
+from typing import TypeVar
 
-from sim.hosts import EPOCH, require_alive
+from sim.hosts import require_alive
 from sim.loop import SimLoop
 from sim.marks import declare, sometimes
 from sim.twins.calls import Line
 from sim.twins.faults import Faults
+from sim.twins.things import Script, Thing, moment, now
 from spectrum.core.errors import ErrorClass, Fault, StaleFence
 from spectrum.core.ids import InstanceId
 from spectrum.core.product.resources import Artifact, Base, Facts, Hook, Service, Volume
 from spectrum.providers.protocol import (
     Call,
-    Exit,
-    Health,
     Item,
     LogLine,
     Observed,
@@ -64,6 +61,7 @@ class Act(StrEnum):
     MADE = "made"
     STARTED = "started"
     REMOVED = "removed"
+    ENDED = "ended by itself"
     DRIFTED = "vanished"
 
 
@@ -74,30 +72,6 @@ class Entry:
     at: float
     act: Act
     call: Call
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """How a service or hook behaves. `healthy_after` seconds, None is never; a hook `runs_for` seconds and ends with `code`."""
-
-    healthy_after: float | None = 0.5
-    runs_for: float = 0.5
-    code: int = 0
-    tail: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class Thing:
-    """One resource that exists."""
-
-    id: int
-    call: Call
-    resource: Resource
-    started: float
-    script: Script
-    digest: str
-    running: bool = True
-    facts: Facts | None = None
 
 
 @dataclass(slots=True)
@@ -156,8 +130,12 @@ class MemoryTarget:
     def clear(self, call: Call, resource: Resource, replaces: frozenset[str]) -> None:
         """Remove what stands in an ensure's way.
 
-        Raises Fault(conflict) where another key is in the slot and is not in `replaces`.
+        Raises Fault(conflict) where another key is in the slot and is not in `replaces`, or where the instance has no base.
         """
+        if not isinstance(resource, Base) and self._base(call.instance) is None:
+            raise Fault(
+                ErrorClass.CONFLICT, "no-base", f"{call.slot}: instance {call.instance} has no base; ensure it first"
+            )
         others = [thing for thing in self.living(call.instance, call.slot) if thing.call.key != call.key]
         if Bug.TWO_PER_SLOT in self.bugs:
             others = []
@@ -175,79 +153,101 @@ class MemoryTarget:
         if not own:
             self._create(call, resource)
         elif isinstance(resource, Service) and not own[0].running:
-            own[0].running, own[0].started = True, _now()
+            own[0].running, own[0].started = True, now()
             self._record(Act.STARTED, call)
+            self._speak(own[0])
         else:
             sometimes(ALREADY_SO)
         return self.look(call)
 
     def unmake(self, call: Call) -> Observed:
-        """Remove whatever is in the slot."""
+        """Remove whatever is in the slot. A base takes everything of its instance with it."""
         living = self.living(call.instance, call.slot)
         sometimes(NOTHING_THERE, not living)
+        if any(isinstance(thing.resource, Base) for thing in living):
+            living = [thing for thing in self.things.values() if thing.call.instance == call.instance]
         for thing in living:
             self._take_away(thing, Act.REMOVED, call)
         return self.look(call)
+
+    # What happens by itself
 
     def lose(self, thing: Thing) -> None:
         """Let a resource vanish without anybody's call, as somebody with a shell on the machine would."""
         sometimes(DRIFTED)
         self._take_away(thing, Act.DRIFTED, thing.call)
 
-    def stop(self, thing: Thing) -> None:
-        """Let a service end by itself."""
-        thing.running = False
-        self._record(Act.DRIFTED, thing.call)
+    def kill(self, thing: Thing) -> None:
+        """Let a service end by itself; the target starts it again if its policy says so."""
+        if thing.end():
+            self._speak(thing)
+        self._record(Act.ENDED, thing.call)
+
+    # Things
+
+    def _base(self, instance: InstanceId) -> Thing | None:
+        things = (thing for thing in self.things.values() if thing.call.instance == instance)
+        return next((thing for thing in things if isinstance(thing.resource, Base)), None)
 
     def _create(self, call: Call, resource: Resource) -> None:
         self._count += 1
-        thing = Thing(self._count, call, resource, _now(), self._script(resource), _digest(resource))
+        thing = Thing(self._count, call, resource, now(), self._script(resource))
         if isinstance(resource, Base):
             thing.facts = self._facts(call.instance, resource)
         self.things[thing.id] = thing
         self._record(Act.MADE, call)
+        self._speak(thing)
+
+    def _speak(self, thing: Thing) -> None:
+        """What starting it leaves behind: lines in the log, or data in the volumes that a hook sees."""
+        match thing.resource:
+            case Service(name=name):
+                for text in thing.script.says:
+                    self.write(thing.call.instance, name, text)
+            case Hook(service=service):
+                for mount in service.mounts:
+                    for volume in self._volumes(thing.call.instance, mount.volume):
+                        volume.data.append(thing.call.key)
+
+    def _volumes(self, instance: InstanceId, name: str) -> list[Thing]:
+        things = [thing for thing in self.things.values() if thing.call.instance == instance]
+        return [thing for thing in things if isinstance(thing.resource, Volume) and thing.resource.name == name]
 
     def _script(self, resource: Resource) -> Script:
         script = self.scripts.get(resource.name, Script())
-        match resource:
-            case Service() if self.faults.strikes("service never healthy"):
-                return Script(None, script.runs_for, script.code, ("it cannot find its feet",))
-            case Hook() if self.faults.strikes("hook fails"):
-                return Script(script.healthy_after, script.runs_for, 1, ("it did not work",))
-            case Service() | Hook() | Base() | Volume():
-                return script
-            case _:
-                assert_never(resource)
+        if isinstance(resource, Service) and self.faults.strikes("service never healthy"):
+            return replace(script, healthy_after=None, tail=("it cannot find its feet",))
+        if isinstance(resource, Hook) and self.faults.strikes("hook fails"):
+            return replace(script, code=1, tail=("it did not work",))
+        return script
 
     def _facts(self, instance: InstanceId, base: Base) -> Facts:
-        ports: dict[str, int] = {}
-        for request in base.ports:
-            self._count += 1
-            ports[f"{request.service}/{request.port}"] = FIRST_PORT + self._count
-        services = sorted({request.service for request in base.ports})
+        services = sorted({*base.services, *(request.service for request in base.ports)})
+        ports = {f"{request.service}/{request.port}": self._port() for request in base.ports}
+        public = [f"{request.service}/{request.port}" for request in base.ports if request.public]
         return Facts(
             ports=ports,
             roots={service: f"/memory/{instance}/{service}" for service in services},
             hosts=dict.fromkeys(services, "127.0.0.1"),
             binds=dict.fromkeys(services, "127.0.0.1"),
-            addresses={
-                name: f"127.0.0.1:{ports[name]}"
-                for request in base.ports
-                if request.public and (name := f"{request.service}/{request.port}")
-            },
+            addresses={name: f"127.0.0.1:{ports[name]}" for name in public},
         )
+
+    def _port(self) -> int:
+        self._count += 1
+        return FIRST_PORT + self._count
 
     def _take_away(self, thing: Thing, act: Act, call: Call) -> None:
         del self.things[thing.id]
-        self._record(act, call)
+        self._record(act, call, thing)
 
-    def _record(self, act: Act, call: Call) -> None:
+    def _record(self, act: Act, call: Call, thing: Thing | None = None) -> None:
         loop = SimLoop.current()
         self.ledger.append(Entry(loop.now, act, call))
         if act is not Act.ARRIVED:
-            loop.tell(
-                f"{call.slot} of {call.instance} {act.value} as {call.key} under {call.fence}/{call.token}", "target"
-            )
+            what = call if thing is None else thing.call
+            right = f"under {call.fence}/{call.token}"
+            loop.tell(f"{what.slot} of {call.instance}: {what.key or 'a call'} {act.value} {right}", "target")
         loop.changed()
 
     # Observations
@@ -257,11 +257,11 @@ class MemoryTarget:
         living = self.living(call.instance, call.slot)
         if len(living) > 1:
             return Observed(call.slot, Presence.UNKNOWN)
-        return _seen(living[0]) if living else Observed(call.slot, Presence.ABSENT)
+        return living[0].seen() if living else Observed(call.slot, Presence.ABSENT)
 
     def write(self, instance: InstanceId, service: str, text: str, stream: str = "stdout") -> None:
         """Let a service write a line to its log."""
-        self.log.append((instance, LogLine(_moment(_now()), service, stream, text)))
+        self.log.append((instance, LogLine(moment(now()), service, stream, text)))
         self.wake.set()
         self.wake = asyncio.Event()
 
@@ -369,58 +369,3 @@ def _unreachable(why: str) -> Fault:
 
 def _reading(call: Call) -> Call:
     return Call(call.instance, call.slot, call.key, call.fence)
-
-
-def _seen(thing: Thing) -> Observed:
-    over = _now() - thing.started
-    seen = Observed(
-        thing.call.slot,
-        Presence.PRESENT,
-        key=thing.call.key,
-        token=thing.call.token,
-        spec_digest=thing.digest,
-        running=thing.running,
-        health=_health(thing, over),
-        facts=thing.facts,
-    )
-    match thing.resource:
-        case Hook():
-            return _ended(seen, thing, over)
-        case Service():
-            return seen if seen.health is Health.HEALTHY else replace(seen, tail=thing.script.tail)
-        case Base() | Volume():
-            return replace(seen, running=False)
-        case _:
-            assert_never(thing.resource)
-
-
-def _ended(seen: Observed, thing: Thing, over: float) -> Observed:
-    if over < thing.script.runs_for:
-        return seen
-    end = _moment(thing.started + thing.script.runs_for)
-    return replace(seen, running=False, exit=Exit(thing.script.code, end, thing.script.tail))
-
-
-def _health(thing: Thing, over: float) -> Health:
-    if not isinstance(thing.resource, Service):
-        return Health.UNKNOWN
-    if not thing.running:
-        return Health.UNHEALTHY
-    after, check = thing.script.healthy_after, thing.resource.health
-    if after is not None and over >= after:
-        return Health.HEALTHY
-    patience = 0.0 if check is None else check.start_period + check.interval * check.retries
-    return Health.STARTING if over < max(patience, after or 0.0) else Health.UNHEALTHY
-
-
-def _digest(resource: Resource) -> str:
-    text = json.dumps({"kind": type(resource).__name__, **asdict(resource)}, sort_keys=True)
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-
-
-def _now() -> float:
-    return SimLoop.current().now
-
-
-def _moment(at: float) -> datetime:
-    return EPOCH + timedelta(seconds=at)

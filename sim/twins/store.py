@@ -16,12 +16,16 @@ from sim.hosts import EPOCH
 from sim.loop import SimLoop
 from sim.twins.calls import Line
 from sim.twins.faults import Faults
-from spectrum.control.store import (
+from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId, ReleaseId, WorkerId
+from spectrum.core.jobs.commands import Command, Entry, Fact
+from spectrum.core.jobs.model import Aggregate, Attempt, Effect, Instance, Job, Lease, Surroundings
+from spectrum.core.jobs.store import (
     Asked,
     Batch,
     Beat,
     Candidate,
     Folded,
+    Lapsed,
     Loaded,
     Owned,
     Remembered,
@@ -31,9 +35,6 @@ from spectrum.control.store import (
     Verdict,
     Written,
 )
-from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId, ReleaseId, WorkerId
-from spectrum.core.jobs.commands import Command, Entry, Fact
-from spectrum.core.jobs.model import Aggregate, Attempt, Effect, Instance, Job, Lease, Surroundings
 from spectrum.core.jobs.table import JobState, Lifecycle
 
 T = TypeVar("T")
@@ -182,7 +183,7 @@ def _key(asked: Asked) -> tuple[str, str, str, str]:
 
 
 class MemoryStore:
-    """One copy's connection to the database (implements `control.store.Store`)."""
+    """One copy's connection to the database (implements `core.jobs.store.Store`)."""
 
     def __init__(self, database: MemoryDatabase, faults: Faults) -> None:
         self.database = database
@@ -303,7 +304,9 @@ class MemoryStore:
         database.boots[lease.worker_id, boot] = opened.id
         return opened, orphaned
 
-    async def beat(self, lease_id: LeaseId, incarnation: int, number: int) -> Beat | None:
+    async def beat(
+        self, lease_id: LeaseId, organization_id: OrganizationId, incarnation: int, number: int
+    ) -> Beat | None:
         def work() -> Beat | None:
             lease = self.database.leases.get(lease_id)
             if lease is None or not lease.live or lease.incarnation != incarnation:
@@ -316,10 +319,10 @@ class MemoryStore:
 
         return await self._call("store.lease", work)
 
-    async def lapsed(self, lease_seconds: float, limit: int) -> Sequence[tuple[LeaseId, WorkerId]]:
-        def work() -> Sequence[tuple[LeaseId, WorkerId]]:
+    async def lapsed(self, lease_seconds: float, limit: int) -> Sequence[Lapsed]:
+        def work() -> Sequence[Lapsed]:
             return [
-                (lease.id, lease.worker_id)
+                Lapsed(lease.id, lease.worker_id, lease.organization_id)
                 for lease in self.database.leases.values()
                 if (self._not_renewed(lease, lease_seconds) if lease.live else self.database.owned(lease.id))
             ][:limit]
@@ -330,8 +333,9 @@ class MemoryStore:
         since = max(lease.renewed_at, self.database.resumed_at or lease.renewed_at)
         return self.database.now() - since > timedelta(seconds=seconds)
 
-    async def end_lease(self, lease_id: LeaseId, why: str, if_not_renewed_for: float | None) -> tuple[Owned, ...]:
+    async def end_lease(self, lapsed: Lapsed, why: str, if_not_renewed_for: float | None) -> tuple[Owned, ...]:
         def work() -> tuple[Owned, ...]:
+            lease_id = lapsed.lease_id
             lease = self.database.leases[lease_id]
             if lease.live and if_not_renewed_for is not None and not self._not_renewed(lease, if_not_renewed_for):
                 return ()

@@ -13,7 +13,7 @@ from typing import Any
 from sim.hosts import LIFE, Host, require_alive
 from sim.loop import SimLoop
 from sim.marks import declare, sometimes
-from sim.twins.calls import crash_point
+from sim.twins.calls import trouble
 from sim.twins.faults import Faults
 
 DOUBLED = declare("a request arrived twice", "idempotency keys and report numbers exist for this")
@@ -52,7 +52,7 @@ class Wire:
         Raises Unreachable, or what the handler raised.
         """
         require_alive()
-        await crash_point(self._faults, f"before {self._name}")
+        await trouble(self._faults, f"before {self._name}")
         loop = SimLoop.current()
         answer: asyncio.Future[Any] = loop.create_future()
         life = LIFE.get()
@@ -60,13 +60,14 @@ class Wire:
         self._sent[address] = number = self._sent.get(address, 0) + 1
         loop.outside(self._carry(sender, address, number, request, answer), f"{self._name} to {address}")
         result = await answer
-        await crash_point(self._faults, f"after {self._name}")
+        await trouble(self._faults, f"after {self._name}")
         return result
 
     async def _carry(self, sender: str, address: str, number: int, request: Any, answer: asyncio.Future[Any]) -> None:
         await asyncio.sleep(self._faults.delay(self._name))
         if self._lost(f"{self._name} drop request", sender, address):
-            await self._break(answer, perhaps_done=False)
+            SimLoop.current().tell(f"a request from {sender} to {address} is lost", self._name)
+            self._break(answer, perhaps_done=False)
             return
         again = self._faults.strikes(f"{self._name} duplicate")
         self._note_order(address, number)
@@ -77,7 +78,8 @@ class Wire:
             result, failure = None, error
         if self._lost(f"{self._name} drop answer", address, sender):
             sometimes(UNANSWERED, failure is None)
-            await self._break(answer, perhaps_done=True)
+            SimLoop.current().tell(f"the answer of {address} to {sender} is lost", self._name)
+            self._break(answer, perhaps_done=True)
         else:
             await asyncio.sleep(self._faults.delay(self._name))
             if not answer.done():
@@ -89,14 +91,12 @@ class Wire:
 
     async def _deliver(self, address: str, request: Any) -> Any:
         host, handler = self._handlers.get(address, (None, None))
-        if host is None or handler is None or not host.up:
+        if host is None or handler is None or (life := host.life) is None:
             raise Unreachable(f"nobody listens at {address}", perhaps_done=False)
-        life = host.life
         task = host.spawn(handler(request), f"{address} handler")
-        while not task.done():
-            await asyncio.wait((task,), timeout=1.0)
-            if host.life is not life:
-                raise Unreachable(f"{address} broke the connection", perhaps_done=True)
+        await asyncio.wait((task, life.over), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Unreachable(f"{address} broke the connection", perhaps_done=True)
         return task.result()
 
     async def _once_more(self, address: str, request: Any) -> None:
@@ -104,7 +104,7 @@ class Wire:
         try:
             await self._deliver(address, request)
         except Exception as error:
-            SimLoop.current().tell(f"the second arrival of a request at {address} came to {error!r}", "wire")
+            SimLoop.current().tell(f"the second arrival of a request at {address} came to {error!r}", self._name)
 
     def _lost(self, fault: str, origin: str, destination: str) -> bool:
         cut = ("from", self._owner(origin)) in self.cut or ("to", self._owner(destination)) in self.cut
@@ -114,9 +114,8 @@ class Wire:
         listening = self._handlers.get(address)
         return address if listening is None else listening[0].name
 
-    async def _break(self, answer: asyncio.Future[Any], perhaps_done: bool) -> None:
+    def _break(self, answer: asyncio.Future[Any], perhaps_done: bool) -> None:
         """The sender hears that the connection broke, or hears nothing at all."""
-        SimLoop.current().tell("a request is lost" if not perhaps_done else "an answer is lost", "wire")
         if self._faults.one_of(f"{self._name} lost", ("broken", "silence")) == "broken" and not answer.done():
             answer.set_exception(Unreachable("the connection broke", perhaps_done))
 

@@ -7,7 +7,6 @@ own clock and entropy, and runs the same `Tasks`. `sim/lint.py` keeps the rest o
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import secrets
 import time
@@ -17,8 +16,6 @@ from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
-
-_log = logging.getLogger(__name__)
 
 
 class Clock(Protocol):
@@ -48,7 +45,7 @@ class Spawner(Protocol):
     """What starts tasks, keeps them alive, and ends them with their owner."""
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        """Run the coroutine beside the caller. An exception that it ends with is logged."""
+        """Run the coroutine beside the caller. An exception that it ends with, and that nobody looks at, is logged."""
 
     async def close(self) -> None:
         """Cancel everything that still runs and wait until it has ended."""
@@ -104,9 +101,8 @@ class Tasks:
                 self._running.pop(task, None)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
+        # The exception is not looked at here: asyncio logs one that nobody looks at, and only such a one is unexpected.
         self._running.pop(task, None)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("task %s ended with an error", task.get_name(), exc_info=error)
 
 
 _chooser: Callable[[str], bool] | None = None

@@ -43,6 +43,7 @@ def create_app(
     app.openapi_version = "3.1.0"
     app.state.services = services
     app.state.public_url = public_url.rstrip("/")
+    app.state.routes = [route for router in routers for route in router.routes]
     for router in routers:
         app.include_router(router)
     problems.install(app)

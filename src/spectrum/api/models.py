@@ -2,21 +2,52 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic.fields import FieldInfo
 
 from spectrum.core.errors import Actor, ErrorClass
 
+
+def _matching(pattern: str, otherwise: str) -> tuple[AfterValidator, FieldInfo]:
+    """Constraints of a text: `pattern` as a whole, and what is said where it does not fit."""
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if compiled.fullmatch(value) is None:
+            raise ValueError(otherwise)
+        return value
+
+    return AfterValidator(check), Field(json_schema_extra={"pattern": f"^{pattern}$"})
+
+
 Name = Annotated[
     str,
-    StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"),
-    Field(description="A DNS label: lower-case letters, digits and hyphens, at most 63."),
+    *_matching(
+        r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
+        "must be a DNS label: 1 to 63 lower-case letters, digits and hyphens, with no hyphen at its ends",
+    ),
 ]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$")]
-LabelValue = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Text = Annotated[
+    str, *_matching(r"[^\x00-\x1f\x7f]{1,200}", "must have 1 to 200 characters, and no control characters among them")
+]
+LabelKey = Annotated[
+    str,
+    *_matching(
+        r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?",
+        "must have 1 to 63 letters, digits and . _ / -, with a letter or digit at its ends",
+    ),
+]
+LabelValue = Annotated[
+    str,
+    *_matching(r"[^\x00-\x1f\x7f]{0,200}", "must have at most 200 characters, and no control characters among them"),
+]
+Address = Annotated[
+    str, *_matching(r"[a-z]{1,20}://[^\x00-\x20\x7f]{0,480}", "must be an address such as process:///srv/spectrum")
+]
 Item = TypeVar("Item")
 
 Hold = Literal["none", "quarantined", "frozen"]
@@ -313,7 +344,7 @@ class Release(Shown):
     digest: str
     plans: list[dict[str, Any]]
     parameters: dict[str, Any]
-    warnings: list[str]
+    warnings: list[ErrorPlace]
     created_at: datetime | None
 
 
@@ -322,7 +353,7 @@ class Release(Shown):
 
 class NewTarget(Wish):
     name: Name
-    url: Annotated[str, StringConstraints(min_length=4, max_length=500, pattern=r"^[a-z]+://[^\x00-\x20\x7f]*$")]
+    url: Address
     pool: Name | None = Field(default=None, description="The workers that can reach it; by default a pool of its name.")
 
 
@@ -392,8 +423,6 @@ class AuditRecord(Shown):
     recorded_at: datetime
     actor: str
     action: str
-    subject_type: str
-    subject_id: str
-    job_id: str | None
+    subject: str
     request_id: str | None
     evidence: dict[str, Any]

@@ -60,6 +60,9 @@ _BY_STATUS = {
 }
 
 
+_WORDS = {"extra_forbidden": "unknown field", "missing": "is missing"}
+
+
 def body_of(problem: Problem, path: str, request_id: str, docs: str) -> dict[str, Any]:
     """The members of RFC 9457 with SPECTRUM's own. `docs` is the address of the problem's page."""
     return {
@@ -109,7 +112,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
         case RequestValidationError():
             return response_to(request, _of_validation(error))
         case HTTPException():
-            return response_to(request, _of_framework(request, error), error.headers)
+            return response_to(request, _of_framework(request, error), _framework_headers(request, error))
         case _:
             return response_to(request, unexpected(error))
 
@@ -129,6 +132,14 @@ def _of_framework(request: Request, error: HTTPException) -> Problem:
     return Problem(slug, details.get(slug, str(error.detail)))
 
 
+def _framework_headers(request: Request, error: HTTPException) -> Mapping[str, str] | None:
+    """The framework names the methods of the first route that fits a path; a path may have several routes."""
+    if error.status_code != 405:
+        return error.headers
+    routes = [route for route in request.app.state.routes if route.path_regex.match(request.url.path)]
+    return {"Allow": ", ".join(sorted({method for route in routes for method in route.methods}))}
+
+
 def unexpected(error: Exception) -> Problem:
     """What a caller may know of an error that nobody foresaw: nothing but that it happened."""
     structlog.get_logger(__name__).error("unexpected error", exc_info=error)
@@ -138,7 +149,7 @@ def unexpected(error: Exception) -> Problem:
 def _place(details: Mapping[str, Any]) -> Where:
     location: Sequence[int | str] = details.get("loc", ())
     kind, *path = location or ("",)
-    message = str(details.get("msg", "is wrong")).removeprefix("Value error, ")
+    message = _WORDS.get(details.get("type", ""), str(details.get("msg", "is wrong")).removeprefix("Value error, "))
     hint = "Remove it." if details.get("type") == "extra_forbidden" else ""
     pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
     return Where(message, pointer if kind == "body" else f"{kind}:{'.'.join(str(part) for part in path)}", hint=hint)

@@ -55,10 +55,25 @@ def operation(action: Action, *slugs: str) -> Callable[[Handler], Handler]:
 
 
 class StrictRequest(Request):
-    """A request whose JSON is read by our rules."""
+    """A request whose JSON is read by our rules, once, and before the framework asks for it.
+
+    Problems that come up inside of the framework's own reading would lose what they say.
+    """
+
+    _value: Any = None
+
+    async def read_json(self) -> None:
+        """Raises Problem `unsupported-media-type` or `malformed`."""
+        body = await self.body()
+        if not body:
+            return
+        essence = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if essence != "application/json":
+            raise Problem("unsupported-media-type", f"The body must be application/json, not {essence or 'untyped'}.")
+        self._value = strict_json.parse(body)
 
     async def json(self) -> Any:
-        return strict_json.parse(await self.body())
+        return self._value
 
 
 class Route(APIRoute):
@@ -95,8 +110,8 @@ class Route(APIRoute):
                 strict.state.mutation = await _mutation(strict, principal)
                 if stored := await services.idempotency.find(strict.state.mutation):
                     return reply(stored)
-                await _check_media_type(strict)
-            _refuse_unknown(strict, known)
+                await strict.read_json()
+            _check_address(strict, known)
             return await handle(strict)
 
         return run
@@ -158,20 +173,15 @@ def _idempotency_key(request: Request) -> str:
     return key
 
 
-async def _check_media_type(request: Request) -> None:
-    given = request.headers.get("content-type", "")
-    essence = given.partition(";")[0].strip().lower()
-    if await request.body() and essence != "application/json":
-        raise Problem("unsupported-media-type", f"The body must be application/json, not {essence or 'untyped'}.")
-
-
 def _query_names(dependant: Dependant) -> frozenset[str]:
     own = {field.alias for field in dependant.query_params}
     return frozenset(own.union(*(_query_names(inner) for inner in dependant.dependencies)))
 
 
-def _refuse_unknown(request: Request, known: frozenset[str]) -> None:
-    """A misspelt filter must not silently select everything."""
+def _check_address(request: Request, known: frozenset[str]) -> None:
+    """A misspelt filter must not silently select everything, and no text that PostgreSQL can't hold gets further."""
+    if not all(text.isprintable() for text in (*request.path_params.values(), *request.query_params.values())):
+        raise Problem("malformed", "The address holds control characters.")
     for name in request.query_params:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1, 0.6)

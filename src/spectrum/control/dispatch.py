@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from spectrum.control.engine import Engine
-from spectrum.control.store import Candidate, ClaimOf, Owned, Store
 from spectrum.core import ids
 from spectrum.core.errors import Problem
 from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId, WorkerId
 from spectrum.core.jobs.commands import Claim, Done, Holding, Lose, Release, Report
 from spectrum.core.jobs.model import Lease, Owner
+from spectrum.core.jobs.store import Candidate, ClaimOf, Owned, Store
 from spectrum.ports import Clock, Entropy
 
 
@@ -23,6 +23,7 @@ class Caller:
     """An authenticated worker: who it is, for which pool it works, and which operation versions it can run."""
 
     worker_id: WorkerId
+    organization_id: OrganizationId
     pool_id: PoolId
     operations: Mapping[str, frozenset[int]]
 
@@ -62,6 +63,7 @@ class Dispatch:
         lease = Lease(
             id=LeaseId(ids.make("lea", now, self.entropy.token(10))),
             worker_id=caller.worker_id,
+            organization_id=caller.organization_id,
             pool_id=caller.pool_id,
             incarnation=0,
             started_at=now,
@@ -93,7 +95,7 @@ class Dispatch:
             for candidate in candidates
             if candidate.job_id is not None
         ]
-        results = await self.engine.claim(claims, ClaimOf(lease_id, incarnation, number, want))
+        results = await self.engine.claim(claims, ClaimOf(lease_id, caller.organization_id, incarnation, number, want))
         return [result for result in results if isinstance(result, Holding)]
 
     async def _candidates(
@@ -112,7 +114,7 @@ class Dispatch:
 
         What was granted up to the last claim whose answer arrived, and is not listed, never arrived: it is taken back.
         """
-        beat = await self.store.beat(lease_id, incarnation, number)
+        beat = await self.store.beat(lease_id, caller.organization_id, incarnation, number)
         if beat is None:
             raise lease_ended(lease_id)
         if not beat.fresh:

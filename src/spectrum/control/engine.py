@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from spectrum.control.fold import Folding
-from spectrum.control.store import (
+from spectrum.core.errors import Problem, SpectrumError
+from spectrum.core.jobs.commands import Answer, Command, Hint, Rejection, Repeated
+from spectrum.core.jobs.store import (
     Asked,
     Batch,
     ClaimOf,
@@ -24,8 +26,6 @@ from spectrum.control.store import (
     Uncertain,
     Verdict,
 )
-from spectrum.core.errors import Problem, SpectrumError
-from spectrum.core.jobs.commands import Answer, Command, Hint, Rejection, Repeated
 from spectrum.core.plan import Catalog
 from spectrum.ports import Clock, Spawner
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from spectrum.control.store import (
+from spectrum.core.errors import Problem
+from spectrum.core.ids import InstanceId
+from spectrum.core.jobs.commands import Claim, Consequences, Done, Hint, Holding, Rejection, Repeated, Submit
+from spectrum.core.jobs.decide import Decision, decide
+from spectrum.core.jobs.model import Aggregate, Lease
+from spectrum.core.jobs.store import (
     DEFERRED,
     Asked,
     ClaimOf,
@@ -15,11 +20,6 @@ from spectrum.control.store import (
     Result,
     Written,
 )
-from spectrum.core.errors import Problem
-from spectrum.core.ids import InstanceId
-from spectrum.core.jobs.commands import Claim, Consequences, Done, Hint, Holding, Rejection, Repeated, Submit
-from spectrum.core.jobs.decide import Decision, decide
-from spectrum.core.jobs.model import Aggregate, Lease
 from spectrum.core.plan import Catalog
 
 

@@ -11,11 +11,11 @@ import structlog
 
 from spectrum.control.dispatch import Dispatch
 from spectrum.control.engine import Engine
-from spectrum.control.store import Candidate, Store, Unavailable
 from spectrum.core import ids
 from spectrum.core.errors import Problem
 from spectrum.core.ids import JobId
 from spectrum.core.jobs.commands import Command, Submit, Tick
+from spectrum.core.jobs.store import Candidate, Store, Unavailable
 from spectrum.ports import Clock, Entropy
 
 PAGE = 100
@@ -53,9 +53,9 @@ class Sweeper:
             await self._execute(self._purge(candidate))
 
     async def _end_lapsed_leases(self) -> None:
-        for lease_id, worker_id in await self.store.lapsed(self.lease_seconds, PAGE):
-            owned = await self.store.end_lease(lease_id, "lapsed", if_not_renewed_for=self.lease_seconds)
-            _log.info("lease lapsed", lease_id=lease_id, worker_id=worker_id, jobs=len(owned))
+        for lapsed in await self.store.lapsed(self.lease_seconds, PAGE):
+            owned = await self.store.end_lease(lapsed, "lapsed", if_not_renewed_for=self.lease_seconds)
+            _log.info("lease lapsed", lease_id=lapsed.lease_id, worker_id=lapsed.worker_id, jobs=len(owned))
             await self.dispatch.lose_all(owned, "its worker's lease lapsed")
 
     async def _execute(self, command: Command) -> None:

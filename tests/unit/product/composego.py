@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -21,11 +21,10 @@ SOURCE = REPOSITORY / "tests/composego"
 
 def parser() -> Path:
     """The program; skips the test if Go is missing, fails it if Go is required."""
-    required = "go" in os.environ.get("SPECTRUM_TEST_REQUIRE", "").split(",")
     go = shutil.which("go")
     if go is None:
         message = "compose-go can't be built: no `go` on the PATH. Remedy: install Go 1.24 or later."
-        pytest.fail(message) if required else pytest.skip(message)
+        give_up(message)
     digest = hashlib.sha256(
         b"".join((SOURCE / name).read_bytes() for name in ("main.go", "go.mod", "go.sum"))
     ).hexdigest()
@@ -39,9 +38,15 @@ def parser() -> Path:
             done = subprocess.run([go, "build", "-o", str(built), "."], cwd=SOURCE, capture_output=True, text=True)
             if done.returncode:
                 message = f"compose-go can't be built: {done.stderr.strip()[-500:]}. Remedy: let Go reach its module proxy once."
-                pytest.fail(message) if required else pytest.skip(message)
+                give_up(message)
             built.rename(program)
     return program
+
+
+def give_up(reason: str) -> NoReturn:
+    if "go" in os.environ.get("SPECTRUM_TEST_REQUIRE", "").split(","):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def load(paths: list[Path], environment: Mapping[str, str]) -> list[dict[str, Any]]:

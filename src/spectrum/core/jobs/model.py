@@ -272,6 +272,7 @@ class Lease:
 
     id: LeaseId
     worker_id: WorkerId
+    organization_id: OrganizationId
     pool_id: PoolId
     incarnation: int
     started_at: datetime

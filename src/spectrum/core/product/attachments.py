@@ -11,7 +11,9 @@ from spectrum.core.product.report import Cursor, Json
 MAX_PATH = 1_000
 
 _SHORT_PORT = re.compile(
-    r"(?:(?P<host>\[[0-9a-fA-F:.]+\]|[0-9.]+):)?(?:(?P<published>[0-9]*):)?(?P<target>[0-9]+)(?:/(?P<protocol>\w+))?"
+    r"(?:(?:(?P<host>\[[0-9a-fA-F:.]+\]|[0-9]+(?:\.[0-9]+){3}):)?(?P<published>[0-9]*):)?"
+    r"(?P<target>[0-9]+)(?:/(?P<protocol>\w+))?",
+    re.ASCII,
 )
 _RANGE = re.compile(r"[0-9]+-[0-9]+")
 _MODE = re.compile(r"0?o?[0-7]{3,4}")

@@ -5,6 +5,7 @@ The canonical document is a valid Compose file itself, and reading it again give
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from spectrum.core.product import extension, service, sources
@@ -13,6 +14,8 @@ from spectrum.core.product.interpolation import escape
 from spectrum.core.product.merge import merged
 from spectrum.core.product.report import Cursor, Json, Report, nearest
 
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 MAX_INCLUDES = 20
 MAX_CONTENT = 256 * 1024
 
@@ -36,15 +39,21 @@ def read_document(node: Node, read: sources.Read) -> tuple[dict[str, Json], Repo
     root = Cursor(node, "", report)
     parts = assembly.project(root)
     document: dict[str, Json] = {key: parts[key] for key in ("services", "configs", "secrets", "volumes")}
-    if "services" not in root.mapping():
+    if "services" not in root.fields_given():
         root.refuse("the file has no services", "Give at least one service.")
     if (block := root.mapping().get("x-spectrum")) is None:
         root.refuse("the file has no x-spectrum", "Add x-spectrum: {format: 1, product: NAME, version: VERSION}.")
     else:
         document["x-spectrum"] = extension.normalize(block, document, assembly.sources)
-        name = root.mapping().get("name")
-        document["name"] = (name.fixed() if name else None) or document["x-spectrum"].get("product", "")
+        document["name"] = _project_name(root.mapping().get("name")) or document["x-spectrum"].get("product", "")
     return document, report
+
+
+def _project_name(cursor: Cursor | None) -> str | None:
+    text = cursor.fixed("a name") if cursor and not cursor.is_null else None
+    if cursor and text is not None and not _PROJECT_NAME.fullmatch(text):
+        cursor.refuse(f"{text!r} is no name of a Compose project", "Use a-z, 0-9, - and _.")
+    return text
 
 
 class _Assembly:
@@ -93,7 +102,11 @@ class _Assembly:
                 parts[key].update(entries)
 
     def each(self, cursor: Cursor | None, one: Callable[[Cursor], Json]) -> dict[str, Json]:
-        found = {name: one(item) for name, item in cursor.mapping().items()} if cursor else {}
+        found = {}
+        for name, item in (cursor.mapping() if cursor else {}).items():
+            if not _FILE_NAME.fullmatch(name):
+                item.refuse(f"{name!r} is no usable name", "Use letters, digits, ., - and _.")
+            found[name] = one(item)
         return {name: value for name, value in found.items() if value is not None}
 
     def volumes(self, cursor: Cursor | None) -> dict[str, Json]:

@@ -163,16 +163,15 @@ class _Builder:
         while not isinstance(key := next(self.events), MappingEndEvent):
             if not isinstance(key, ScalarEvent):
                 raise self.error(key, "a key must be a plain word")
+            name = self.text(key)
             value = self.value(next(self.events), depth + 1, key.start_mark.line + 1)
-            if key.value == "<<" and key.implicit[0]:
+            if name == "<<" and key.implicit[0]:
                 merged = {**self.merge_sources(key, value), **merged}
-            elif key.value in own:
-                first = own[key.value].line
-                raise self.error(
-                    key, f"the key {key.value!r} is given twice (first on line {first})", "Keep one of them."
-                )
+            elif name in own:
+                first = own[name].line
+                raise self.error(key, f"the key {name!r} is given twice (first on line {first})", "Keep one of them.")
             else:
-                own[key.value] = value
+                own[name] = value
         values = {**merged, **own}
         return Node(values, self.file, line, 1 + sum(value.size for value in values.values()))
 
@@ -186,6 +185,14 @@ class _Builder:
             result.update(source.value)
         return result
 
+    def text(self, event: Any) -> str:
+        """The scalar's characters; two escapes of a surrogate pair (as JSON writes them) become the one they mean."""
+        text: str = event.value
+        try:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            raise self.error(event, "half of a surrogate pair is no character") from None
+
     def check_tag(self, event: Any, *allowed: str) -> str | None:
         if event.tag is None:
             return None
@@ -196,7 +203,7 @@ class _Builder:
 
     def scalar(self, event: Any) -> Scalar:
         tag = self.check_tag(event, "str", "int", "float", "bool", "null")
-        text: str = event.value
+        text = self.text(event)
         if tag == "str" or (tag is None and not event.implicit[0]):
             return text
         value = resolve(text)

@@ -54,7 +54,7 @@ def normalize(cursor: Cursor, document: Mapping[str, Json], files: sources.Sourc
     if "format" not in fields or fields["format"].value != 1:
         fields.get("format", cursor).refuse("the format must be 1", "Add format: 1.")
     readers: dict[str, Callable[[Cursor], Json]] = {
-        "description": Cursor.text,
+        "description": _literal,
         "parameters": _parameters,
         "plans": _plans,
         "endpoints": _endpoints,
@@ -210,7 +210,7 @@ def _parameter_field(item: Cursor, key: str) -> Json:
         case "generate":
             return _generate(item)
         case _:
-            return item.text()
+            return _literal(item)
 
 
 def _plain(item: Cursor) -> Json:
@@ -289,7 +289,7 @@ def _plan(cursor: Cursor) -> dict[str, Json]:
     if "default" in fields and fields["default"].boolean():
         result["default"] = True
     if "description" in fields:
-        result["description"] = fields["description"].text()
+        result["description"] = _literal(fields["description"])
     if "services" in fields:
         hints = dict.fromkeys(service.FIELDS, "A plan changes sizes and parameters only.")
         allowed = ("deploy", *service.SHORT_LIMITS)
@@ -390,7 +390,7 @@ def _requirements(cursor: Cursor, files: sources.Sources) -> Json:
     """The text of a hash-pinned requirements file: read from the folder, or given in place (the stored form)."""
     if isinstance(cursor.value, Mapping):
         content = cursor.fields(("content",)).get("content")
-        text = content.text() if content else None
+        text = _literal(content) if content else None
         pinned = text
     else:
         found = files.text(cursor)

@@ -66,8 +66,9 @@ def values(
     """
     result = {NAME: instance.name, ID: instance.id}
     for name, spec in services.items():
-        result[f"{PREFIX}{fact_name(name)}_HOST"] = facts.hosts[name]
-        result[f"{PREFIX}{fact_name(name)}_BIND"] = facts.binds[name]
+        for fact, table in (("HOST", facts.hosts), ("BIND", facts.binds)):
+            key = f"{PREFIX}{fact_name(name)}_{fact}"
+            result[key] = _given(table, name, key)
         for fact, port in _port_facts(name, spec):
             result[fact] = str(_given(facts.ports, f"{name}/{port}", fact))
     for endpoint in endpoints.values():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 MAX_DEPTH = 20
 MAX_REFERENCES = 1_000
@@ -137,6 +138,11 @@ def _fill(reference: Reference, lookup: Lookup) -> str:
 def interpolate(text: str, lookup: Lookup) -> str:
     """`text` with every reference filled in. Raises InterpolationError."""
     return evaluate(parse(text), lookup) if "$" in text else text
+
+
+def literal(value: Any) -> Any:
+    """A value in which no variable is possible: a text has its `$$` read as `$`; anything else stays."""
+    return interpolate(value, lambda _: None) if isinstance(value, str) else value
 
 
 def escape(text: str) -> str:

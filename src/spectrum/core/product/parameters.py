@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from spectrum.core.product.interpolation import interpolate
+from spectrum.core.product.interpolation import literal
 from spectrum.core.product.report import Json, plain_text, shown
 
 Value = str | int | float | bool
@@ -19,7 +19,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 MAX_LENGTH = 4_096
 MAX_MULTILINE = 65_536
 MAX_MATCHED = 256  # with a pattern: together with MAX_PATTERN_WORK it bounds what backtracking can cost
-MAX_PATTERN_WORK = 1 << 24
+MAX_PATTERN_WORK = 20_000_000
 MAX_INTEGER = 2**53 - 1
 
 ALPHABETS: Mapping[str, str] = {
@@ -77,9 +77,9 @@ class Parameter:
         return cls(
             name=name,
             type=ParameterType(data["type"]),
-            default=_unescaped(data.get("default")),
-            pattern=_unescaped(data.get("pattern", "")) or "",
-            enum=tuple(_unescaped(value) for value in data.get("enum", ())),
+            default=literal(data.get("default")),
+            pattern=literal(data.get("pattern", "")) or "",
+            enum=tuple(literal(value) for value in data.get("enum", ())),
             generate=Generation(name, generate["length"], alphabet) if generate else None,
             **known,
         )
@@ -151,41 +151,51 @@ class Parameter:
         return "" if self.secret else f", found {shown(value)}"
 
 
-def _unescaped(value: Json) -> Json:
-    return interpolate(value, lambda _: None) if isinstance(value, str) else value
+@dataclass(slots=True)
+class _Group:
+    """An open group of a pattern: its alternatives so far, and whether it holds a repetition."""
+
+    alternatives: int = 1
+    repeats: bool = False
+
+    @property
+    def rich(self) -> bool:
+        return self.repeats or self.alternatives > 1
 
 
 def check_pattern(pattern: str) -> None:
-    """Refuses patterns whose matching could take long: the product of the ranges of all repetitions is bounded.
+    """Refuses patterns whose matching could take long, by a bound on the ways in which they can match one value.
 
-    Python's `re` backtracks. A repetition inside a repeated group, or an alternative inside one, can take exponential time
-    (Davis et al., "The Impact of Regular Expression Denial of Service", 2018); repetitions one after another multiply. Raises
-    ValueError.
+    Python's `re` backtracks. A repetition or an alternative inside a repeated group can take exponential time (Davis et
+    al., "The Impact of Regular Expression Denial of Service in Practice", 2018); repetitions and alternatives one after
+    another multiply. Raises ValueError.
     """
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(f"no regular expression: {error}") from None
     work = 1
-    groups: list[bool] = []  # for every open group: whether it holds a repetition or an alternative
-    last_group_is_rich = False
+    groups = [_Group()]
+    closed = _Group()
     for mark, low, high in _pattern_tokens(pattern):
-        if mark == "(":
-            groups.append(False)
-        elif mark == ")":
-            last_group_is_rich = groups.pop()
-            groups[-1:] = [groups[-1] or last_group_is_rich] if groups else []
-        elif mark == "|":
-            groups[-1:] = [True] if groups else []
-        elif mark.startswith("repeat"):
-            if mark == "repeat-group" and last_group_is_rich and high > 1:
-                raise ValueError(
-                    "a repeated group must not hold a repetition or an alternative: write [a-z.]* for ([a-z]+|[.])*"
-                )
-            groups[-1:] = [True] if groups else []
-            work *= min(high, MAX_MATCHED) - min(low, MAX_MATCHED) + 1
-    if work > MAX_PATTERN_WORK:
-        raise ValueError("too many open repetitions in a row: give them upper bounds, as in {1,60}")
+        match mark:
+            case "(":
+                groups.append(_Group())
+            case ")":
+                closed = groups.pop()
+                groups[-1].repeats |= closed.rich
+                work *= closed.alternatives
+            case "|":
+                groups[-1].alternatives += 1
+            case _:
+                if mark == "repeat-group" and closed.rich and high > 1:
+                    raise ValueError(
+                        "a repeated group must not hold a repetition or an alternative: [a-z.]*, not ([a-z]+|[.])*"
+                    )
+                groups[-1].repeats = True
+                work *= min(high, MAX_MATCHED) - min(low, MAX_MATCHED) + 1
+    if work * groups[0].alternatives > MAX_PATTERN_WORK:
+        raise ValueError("too many open repetitions or alternatives in a row: give them upper bounds, as in {1,60}")
 
 
 _PATTERN_TOKEN = re.compile(

@@ -15,7 +15,7 @@ from spectrum.core.product.interpolation import parse, references
 from spectrum.core.product.parameters import Parameter, Value, hostile_samples
 from spectrum.core.product.release import MAX_STORED, Release, TargetKind
 from spectrum.core.product.render import render
-from spectrum.core.product.report import Json, join
+from spectrum.core.product.report import join
 from spectrum.core.product.resources import Facts
 from spectrum.core.product.sources import Read
 
@@ -47,6 +47,7 @@ def read_stored(text: str) -> Reading:
     """
     try:
         data = json.loads(text)
+        text.encode()
     except (ValueError, RecursionError):
         raise Problem("invalid-product", "The release is no JSON.", (Where("not a JSON document"),)) from None
     reading = _accepted(document.from_json(data, "release"), _no_files)
@@ -97,7 +98,7 @@ def publish_checks(release: Release) -> tuple[Where, ...]:
 
 def _plan_values(release: Release, plan: str, values: dict[str, Value]) -> dict[str, Value]:
     """What the plan sets, where the round left the default."""
-    given: dict[str, Json] = release.plan(plan).get("parameters", {})
+    given = release.plan_values(plan)
     return {name: value for name, value in given.items() if values[name] == release.parameters[name].default}
 
 

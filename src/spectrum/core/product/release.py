@@ -13,7 +13,7 @@ from spectrum.core.errors import Problem, Where
 from spectrum.core.product import interpolation, quantities
 from spectrum.core.product.extension import Endpoint, Retention
 from spectrum.core.product.merge import merged
-from spectrum.core.product.parameters import Parameter
+from spectrum.core.product.parameters import Parameter, Value
 from spectrum.core.product.report import Json, nearest
 from spectrum.core.product.resources import Artifact, ArtifactKind
 
@@ -126,6 +126,10 @@ class Release:
             raise Problem("invalid-parameter", "There is no such plan.", (where,))
         plan: Mapping[str, Json] = self.block["plans"][name]
         return plan
+
+    def plan_values(self, name: str) -> dict[str, Value]:
+        """The parameters that a plan sets. Raises Problem(invalid-parameter) for an unknown plan."""
+        return {key: interpolation.literal(value) for key, value in self.plan(name).get("parameters", {}).items()}
 
     def pinned(self, images: Mapping[str, str]) -> Release:
         """The same release with the images of these services replaced by what they resolved to (a digest or an image id)."""

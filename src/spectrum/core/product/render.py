@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from spectrum.core.errors import Problem, Where
 from spectrum.core.product import facts as fact_rules
 from spectrum.core.product.facts import Instance, port_requests
-from spectrum.core.product.interpolation import InterpolationError, Lookup, interpolate, parse, references
+from spectrum.core.product.interpolation import InterpolationError, Lookup, interpolate
 from spectrum.core.product.parameters import Generation, Value
 from spectrum.core.product.release import Release, TargetKind, duration
 from spectrum.core.product.report import Json, join, nearest, plain_text
@@ -25,7 +25,7 @@ from spectrum.core.product.resources import (
     Service,
     Volume,
 )
-from spectrum.core.product.rules import origin
+from spectrum.core.product.rules import config_names, origin
 from spectrum.core.product.service import LIMIT_READERS
 
 SECRET_MODE = 0o400
@@ -80,7 +80,7 @@ def validate_parameters(
         )
         for name in given.keys() - release.parameters.keys()
     ]
-    from_plan = release.plan(plan).get("parameters", {})
+    from_plan = release.plan_values(plan)
     values: dict[str, Value] = {}
     for name, parameter in release.parameters.items():
         pointer = join("/parameters", name)
@@ -88,7 +88,7 @@ def validate_parameters(
         if name not in given and kept:
             values[name] = before[name]
             continue
-        default = interpolate_literal(from_plan[name]) if name in from_plan else parameter.default
+        default = from_plan.get(name, parameter.default)
         candidate = given.get(name, default)
         if candidate is None and parameter.generate:
             continue
@@ -110,11 +110,6 @@ def validate_parameters(
         ordered = tuple(sorted(errors, key=lambda where: where.pointer))
         raise Problem("invalid-parameter", f"The parameters don't fit {release.product} {release.version}.", ordered)
     return values
-
-
-def interpolate_literal(value: Json) -> Json:
-    """A value of the block in which `$$` stands for `$`."""
-    return interpolate(value, lambda _: None) if isinstance(value, str) else value
 
 
 def secrets_to_generate(release: Release, values: Mapping[str, Value]) -> tuple[Generation, ...]:
@@ -256,12 +251,10 @@ class _Context:
     def configs(self, spec: Mapping[str, Json], lookup: Lookup) -> Iterable[File]:
         for grant in spec.get("configs", ()):
             entry = self.release.document["configs"][grant["source"]]
-            if "environment" in entry:
-                content, names = self.texts[entry["environment"]], {entry["environment"]}
-            else:
-                content = self.filled(entry["content"], lookup)
-                names = {reference.name for reference in references(parse(entry["content"]))}
-            yield _file(grant, content, bool(names & self.secret_names))
+            value = (
+                self.texts[entry["environment"]] if "environment" in entry else self.filled(entry["content"], lookup)
+            )
+            yield _file(grant, value, bool(config_names(entry) & self.secret_names))
 
     def secrets(self, spec: Mapping[str, Json], lookup: Lookup) -> Iterable[File]:
         for grant in spec.get("secrets", ()):
@@ -334,4 +327,4 @@ def _file(grant: Mapping[str, Json], content: str, secret: bool) -> File:
     default = SECRET_MODE if secret else 0o444
     mode = int(grant["mode"], 8) if "mode" in grant else default
     owner = {key: int(grant[key]) if key in grant else None for key in ("uid", "gid")}
-    return File(grant["target"], content, mode & 0o770 if secret else mode, owner["uid"], owner["gid"], secret)
+    return File(grant["target"], content, mode, owner["uid"], owner["gid"], secret)

@@ -45,6 +45,7 @@ class Report:
         if self.errors:
             ordered = sorted(self.errors, key=lambda where: (where.file, where.line or 0))
             count = "one mistake" if len(ordered) == 1 else f"{len(ordered)} mistakes"
+            count += " or more" if len(ordered) == MAX_ERRORS else ""
             raise Problem("invalid-product", f"{what} has {count}.", tuple(ordered))
 
 
@@ -125,8 +126,9 @@ class Cursor:
         return result
 
     def fields_given(self) -> frozenset[str]:
-        """The keys of the mapping, whatever their values."""
-        return frozenset(self.node.value) if isinstance(self.node.value, Mapping) else frozenset()
+        """The keys of the mapping that have a value, right or wrong."""
+        members = self.node.value if isinstance(self.node.value, Mapping) else {}
+        return frozenset(key for key, node in members.items() if node.value is not None)
 
     def sequence(self) -> list[Cursor]:
         if isinstance(self.node.value, tuple):
@@ -149,11 +151,14 @@ class Cursor:
         return text
 
     def fixed(self, kind: str = "a text") -> str | None:
-        """A text that must be known before any instance exists: no variable in it."""
+        """A text, not empty, that must be known before any instance exists: no variable in it."""
         if not isinstance(self.node.value, str | int | float) or isinstance(self.node.value, bool):
             self.refuse(f"expected {kind}, found {_kind(self.node.value)}")
             return None
         text = plain_text(self.node.value)
+        if not text:
+            self.refuse(f"expected {kind}, found an empty text")
+            return None
         if "$" in text:
             self.refuse(
                 f"no variable is possible here: {shown(text)}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -82,8 +82,8 @@ def _check_names(release: Release, report: Report) -> None:
             _exists(report, join(pointer, "while_stopped", index), other, "service", services)
     for name, endpoint in release.endpoints.items():
         _exists(report, join("/x-spectrum/endpoints", name, "service"), endpoint.service, "service", services)
-    for name, plan in block["plans"].items():
-        _check_plan(release, report, join("/x-spectrum/plans", name), plan)
+    for name in block["plans"]:
+        _check_plan(release, report, name)
 
 
 def _check_source(release: Release, report: Report, pointer: str, name: str, secret: bool) -> None:
@@ -97,10 +97,11 @@ def _check_source(release: Release, report: Report, pointer: str, name: str, sec
         )
 
 
-def _check_plan(release: Release, report: Report, pointer: str, plan: Mapping[str, Json]) -> None:
-    for name in plan.get("services", {}):
+def _check_plan(release: Release, report: Report, plan_name: str) -> None:
+    pointer = join("/x-spectrum/plans", plan_name)
+    for name in release.plan(plan_name).get("services", {}):
         _exists(report, join(pointer, "services", name), name, "service", release.document["services"])
-    for name, value in plan.get("parameters", {}).items():
+    for name, value in release.plan_values(plan_name).items():
         where = join(pointer, "parameters", name)
         if not _exists(report, where, name, "parameter", release.parameters):
             continue
@@ -136,6 +137,7 @@ def _check_services(release: Release, kind: TargetKind, report: Report) -> None:
             if _exists(report, pointer, need, "service", services):
                 _check_health(report, pointer, need, services[need], dependency["condition"], kind)
         _check_targets(release, kind, name, spec, report)
+        _check_modes(release, kind, name, spec, report)
         if kind is TargetKind.PROCESS and not spec.get("command") and not spec.get("entrypoint"):
             hint = (
                 "A process has no image to take it from: give the service a command, or one under x-spectrum.process."
@@ -162,6 +164,27 @@ def _check_health(
         report.refuse(
             pointer, f"{name!r} can't become healthy: it has no health check", f"Give {name} a healthcheck.test."
         )
+
+
+def _check_modes(release: Release, kind: TargetKind, name: str, spec: Mapping[str, Json], report: Report) -> None:
+    """A config with a secret in it is a secret file: not for everybody."""
+    secret = {parameter.name for parameter in release.parameters.values() if parameter.secret}
+    for index, entry in enumerate(spec.get("configs", ())):
+        config = release.document["configs"].get(entry["source"], {})
+        if int(entry.get("mode", "0"), 8) & 0o007 and config_names(config) & secret:
+            pointer = origin(release, kind, name, "configs", index)
+            message = f"the mode {entry['mode']} lets everybody read the secret in {entry['source']!r}"
+            report.refuse(pointer, message, "Leave the mode out, or write 0440 with a `gid`.")
+
+
+def config_names(config: Mapping[str, Json]) -> frozenset[str]:
+    """The variables that a config holds; none if it is no template."""
+    if "environment" in config:
+        return frozenset({config["environment"]})
+    try:
+        return frozenset(reference.name for reference in references(parse(config.get("content", ""))))
+    except InterpolationError:
+        return frozenset()
 
 
 def _check_targets(release: Release, kind: TargetKind, name: str, spec: Mapping[str, Json], report: Report) -> None:
@@ -207,8 +230,9 @@ def _check_facts(release: Release, kind: TargetKind, report: Report) -> None:
 def spots(release: Release, kind: TargetKind) -> Iterator[Spot]:
     """Every text in which a variable may stand, for one kind of target."""
     for name, spec in release.services(kind).items():
-        for key, place in (("command", Place.COMMAND), ("entrypoint", Place.ENTRYPOINT)):
-            yield from _words(origin(release, kind, name, key), spec.get(key, ()), place)
+        entrypoint = spec.get("entrypoint", ())
+        yield from _words(origin(release, kind, name, "entrypoint"), entrypoint, Place.ENTRYPOINT)
+        yield from _words(origin(release, kind, name, "command"), spec.get("command", ()), Place.COMMAND, entrypoint)
         test = spec.get("healthcheck", {}).get("test", ())
         yield from _words(origin(release, kind, name, "healthcheck", "test"), test, Place.HEALTH)
         for key, place in (("environment", Place.ENVIRONMENT), ("labels", Place.LABEL)):
@@ -219,6 +243,8 @@ def spots(release: Release, kind: TargetKind) -> Iterator[Spot]:
         for name, entry in release.document[table].items():
             if "content" in entry:
                 yield Spot(join("", table, name, "content"), entry["content"], Place.CONFIG)
+            elif "x-spectrum" in entry:
+                yield Spot(join("", table, name, "x-spectrum", "content"), entry["x-spectrum"]["content"], Place.CONFIG)
     yield from _extension_spots(release)
 
 
@@ -244,13 +270,12 @@ def _extension_spots(release: Release) -> Iterator[Spot]:
         yield Spot(join("/x-spectrum/outputs", name), output["value"], Place.OUTPUT)
 
 
-def _words(pointer: str, words: tuple[str, ...] | list[str], place: Place) -> Iterator[Spot]:
-    """The words of a command; what follows `sh -c` and the like is code."""
-    program = words[1] if place is Place.HEALTH and len(words) > 1 else words[0] if words else ""
-    interpreted = _INTERPRETERS.fullmatch(program) is not None
+def _words(pointer: str, words: Sequence[str], place: Place, before: Sequence[str] = ()) -> Iterator[Spot]:
+    """The words of a command; what follows `sh -c` and the like is code. `before` are words in front of them."""
     for index, text in enumerate(words):
-        after_flag = index > 1 and _CODE_FLAG.fullmatch(words[index - 1]) is not None
-        code = (interpreted and after_flag) or (place is Place.HEALTH and words[0] == "CMD-SHELL")
+        earlier = [*before, *words[:index]]
+        flagged = len(earlier) > 1 and _CODE_FLAG.fullmatch(earlier[-1]) is not None
+        code = (flagged and any(map(_INTERPRETERS.fullmatch, earlier))) or earlier == ["CMD-SHELL"]
         yield Spot(join(pointer, index), text, place, code)
 
 

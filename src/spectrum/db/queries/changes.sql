@@ -24,10 +24,10 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
 
 -- name: change_audit
 -- Who did what to what, in the transaction that did it.
-INSERT INTO audit (id, organization_id, recorded_at, actor, action, subject_type, subject_id, request_id, evidence)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
+INSERT INTO audit (id, organization_id, recorded_at, actor, action, subject, request_id, evidence)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8);
 
 -- name: change_event
 -- A fact; the sequencer gives it its position.
-INSERT INTO events (id, organization_id, epoch, subject_type, subject_id, sequence, type, data, traceparent, recorded_at)
-SELECT $1, $2, cell.epoch, $3, $4, $5, $6, $7, $8, $9 FROM cell;
+INSERT INTO events (id, organization_id, epoch, subject, sequence, type, data, traceparent, recorded_at)
+SELECT $1, $2, cell.epoch, $3, $4, $5, $6, $7, $8 FROM cell;

@@ -24,7 +24,7 @@ FROM tokens WHERE organization_id = $1 AND id > $2 ORDER BY id LIMIT $3;
 -- Keeps the hash of a token; the token itself is never here.
 INSERT INTO tokens (id, organization_id, name, prefix, hash, scopes, created_by, created_at, expires_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-ON CONFLICT (hash) DO NOTHING;
+ON CONFLICT DO NOTHING;
 
 -- name: token_revoke
 -- Ends a token; the moment of the first time stays.

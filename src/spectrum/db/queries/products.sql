@@ -13,12 +13,14 @@ INSERT INTO products (organization_id, name, created_at) VALUES ($1, $2, $3) ON 
 
 -- name: release_list
 -- A product's releases, newest first, those before an id.
-SELECT id, product, version, sha256, outline, published_at FROM releases
+SELECT id, product, version, sha256, document->'x-spectrum'->'plans' AS plans,
+       document->'x-spectrum'->'parameters' AS parameters, published_at FROM releases
 WHERE organization_id = $1 AND product = $2 AND ($3 = '' OR id < $3) ORDER BY id DESC LIMIT $4;
 
 -- name: release_find
 -- One release by its version.
-SELECT id, product, version, sha256, outline, published_at FROM releases
+SELECT id, product, version, sha256, document->'x-spectrum'->'plans' AS plans,
+       document->'x-spectrum'->'parameters' AS parameters, published_at FROM releases
 WHERE organization_id = $1 AND product = $2 AND version = $3;
 
 -- name: release_create
@@ -26,4 +28,5 @@ WHERE organization_id = $1 AND product = $2 AND version = $3;
 INSERT INTO releases (id, organization_id, product, version, document, sha256, outline, publisher, event_sequence, published_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9)
 ON CONFLICT (organization_id, product, version) DO NOTHING
-RETURNING id, product, version, sha256, outline, published_at;
+RETURNING id, product, version, sha256, document->'x-spectrum'->'plans' AS plans,
+       document->'x-spectrum'->'parameters' AS parameters, published_at;

@@ -134,7 +134,8 @@ async def _locked(path: Path) -> AsyncIterator[None]:
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         deadline = time.monotonic() + LOCK_SECONDS
-        while not _try_lock(handle) and time.monotonic() < deadline:
+        # Another process holds it: there is no event to wait for.
+        while not _try_lock(handle) and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         yield
     finally:

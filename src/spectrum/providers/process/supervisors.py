@@ -104,7 +104,7 @@ class Supervisors:
             raise Fault(
                 ErrorClass.DEPENDENCY, "no-supervisor", f"the supervisor of {instance} did not start in time"
             ) from None
-        if process.returncode:
+        if (process.returncode or 0) > 0:  # below 0 it was killed, and may be tried again
             problem = said.decode("utf-8", "replace").strip()
             reason = problem.splitlines()[-1] if problem else "no reason given"
             message = f"the supervisor of {instance} could not be started: {reason}"
@@ -178,7 +178,7 @@ class Supervisors:
     async def ended(self, instance: str, timeout: float) -> None:
         """Returns once no supervisor of the instance lives."""
         async with asyncio.timeout(timeout):
-            while self._held(instance):
+            while self._held(instance):  # noqa: ASYNC110 - another process ends: there is no event to wait for
                 await asyncio.sleep(0.02)
 
     def _held(self, instance: str) -> bool:

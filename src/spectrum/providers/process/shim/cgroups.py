@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 CONTROLLERS = ("memory", "cpu", "pids")
+SUPERVISOR = "supervisor~"  # no service is called so
 PERIOD = 100_000  # microseconds, the kernel's default for cpu.max and cpu.cfs_period_us
 
 
@@ -72,7 +73,7 @@ class Groups:
                 self.folders[controller] = path
         if "2" in mounts:
             self._second(mounts["2"], name)
-        self._enter("supervisor")
+        self._enter(SUPERVISOR)
 
     def _second(self, mount: str, name: str) -> None:
         """Version 2: the topmost folder on our own path that we may write to: a move needs the right at the common ancestor."""
@@ -93,6 +94,13 @@ class Groups:
         """The folders of one unit, made where missing, distinct."""
         paths = [os.path.join(folder, name) for folder in self.folders.values()]
         return tuple(dict.fromkeys(path for path in paths if _make(path)))
+
+    def leaves(self) -> tuple[str, ...]:
+        """The folders of all units."""
+        found = []
+        for folder in set(self.folders.values()):
+            found += [entry.path for entry in os.scandir(folder) if entry.is_dir() and entry.name != SUPERVISOR]
+        return tuple(found)
 
     def _enter(self, name: str) -> None:
         """Move this process out of the group of whoever started it, so that it isn't killed together with that."""
@@ -118,7 +126,7 @@ class Groups:
                 names = [entry.path for entry in os.scandir(folder) if entry.is_dir()]
             except OSError:
                 continue
-            if os.path.join(folder, "supervisor") in names:
+            if os.path.join(folder, SUPERVISOR) in names:
                 _write(os.path.join(os.path.dirname(folder), "cgroup.procs"), "0")
             for path in (*names, folder):
                 _remove(path)

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 OUTPUT = 64 * 1024  # bytes that a check may say
-FIRST_DELAY = 0.2  # seconds; doubles up to the interval, so that a quick service is seen quickly
+FIRST_DELAY = 0.2  # seconds; a quick service is seen quickly
+PATIENCE = 0.25  # while it starts, the next check waits for this part of the time that has passed, up to the interval
 PROOF_EVERY = 30.0  # seconds between two proofs that the port is still ours
 
 STARTING, HEALTHY, UNHEALTHY = "starting", "healthy", "unhealthy"
@@ -27,7 +28,6 @@ class Counter:
         self.check = check
         self.status = STARTING
         self.failures = 0
-        self.ticks = 0
         self.started = now
         self.said = ""
         self.due = now + self._delay(now)
@@ -51,15 +51,14 @@ class Counter:
             self.status = UNHEALTHY
 
     def _delay(self, now: float) -> float:
-        self.ticks += 1
         if self.check is None:
             usual = PROOF_EVERY if self.status == HEALTHY else 5.0
         elif self.status == STARTING and now < self.started + self.check["start_period"]:
             usual = self.check["start_interval"]
         else:
             usual = self.check["interval"]
-        ramp = FIRST_DELAY * 2 ** min(self.ticks - 1, 20)
-        return float(min(usual, ramp) if self.status == STARTING else usual)
+        soon = max(FIRST_DELAY, PATIENCE * (now - self.started))
+        return float(min(usual, soon) if self.status == STARTING else usual)
 
 
 class Check:

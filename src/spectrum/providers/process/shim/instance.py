@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import os
 import threading
 import time
@@ -36,6 +37,7 @@ class Instance:
         self.command = command
         self.folder = os.path.join(target, "instances", instance)
         self.state = os.path.join(target, "supervisors", instance)
+        self.mark = f"{instance}.{binascii.crc32(os.fsencode(target)):08x}"  # ours, also beside a copy of the target
         self.turns = Turns(fences)
         self.registry = ports.Registry(target, instance)
         self.log = Log(os.path.join(self.state, "logs"))
@@ -43,7 +45,7 @@ class Instance:
         self.journal = Journal(self.state)
         self.units: dict[str, Unit] = {}
         self.account = accounts.ourselves()
-        self.groups = Groups(f"spectrum-{instance}")
+        self.groups = Groups(f"spectrum-{self.mark}")
 
     # Where things are
 
@@ -65,8 +67,8 @@ class Instance:
         return {main.pid for main in mains if main is not None and main.alive()}
 
     def whole(self) -> Scope:
-        leaves = {path for unit in list(self.units.values()) for path in unit.leaves}
-        return Scope(self.instance, self.account.uid if self.account.own else None, tuple(leaves), whole_account=True)
+        uid = self.account.uid if self.account.own else None
+        return Scope(self.mark, uid, self.groups.leaves(), whole_account=True)
 
     # Calls. Each holds its slot's turn from the check of its fence to the answer.
 
@@ -152,7 +154,7 @@ class Instance:
         name = accounts.name_for(self.instance, self.comment) if os.geteuid() == 0 else ""
         self.journal.put(BASE, {**record, "made": False, "account": name, "ports": {}, "services": base["services"]})
         try:
-            claims = {port: self.registry.claim(f"{self.instance}{port}") for port in base["ports"]}
+            claims = {port: self.registry.claim(port) for port in base["ports"]}
             self._take_account(name)
             for folder in (self.folder, os.path.join(self.folder, "roots"), os.path.join(self.folder, "volumes")):
                 os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -171,16 +173,14 @@ class Instance:
         files.fill(self.command, order, self.account)
 
     def _make_unit(self, slot: str, record: dict[str, Any], service: dict[str, Any], spec: dict[str, Any]) -> None:
-        Scope(f"{self.instance}/{slot}", self.account.uid if self.account.own else None).kill()
+        Scope(f"{self.mark}/{slot}", self.account.uid if self.account.own else None).kill()
         self._refuse_taken_ports(spec)
         folder = self.unit_folder(slot)
         files.clear(folder)
         os.makedirs(folder, mode=0o700)
         durable.write_json(os.path.join(folder, "spec.json"), spec, mode=0o400)
-        shared = [
-            other for other in self.units.values() if other.spec["root"] == spec["root"] and other.thread.is_alive()
-        ]
-        self._files(file_order(self, service, spec["root"], fresh=not shared and not spec["hook"]))
+        fresh = not spec["hook"] and not self._root_is_used(spec["root"])
+        self._files(file_order(self, service, spec["root"], fresh))
         began = time.clock_gettime(time.CLOCK_BOOTTIME)
         more = {"mounts": spec["mounts"], "artifacts": service["artifacts"], "made_at": time.time(), "began": began}
         self.journal.put(slot, {**record, **more, "restarts": 0, "ended": False, "code": None})
@@ -202,10 +202,10 @@ class Instance:
     def _start_again(self, slot: str) -> None:
         """A service that is there already: running, waiting for its next restart, or ended."""
         unit = self.units.get(slot)
-        if unit is not None and unit.thread.is_alive():
-            unit.kick()
+        if unit is not None and unit.kick():
             return
         if unit is not None:
+            unit.stop()
             unit.close()
         self.journal.change(slot, ended=False)
         self._start(slot)
@@ -221,17 +221,19 @@ class Instance:
             self._remove_volume(slot, record["folder"])
             return
         self.journal.change(slot, removing=True)
-        unit = self.units.pop(slot, None) or Unit(self, slot)
-        unit.stop()
-        unit.pump.take(last=True)
-        unit.close()
-        if not any(
-            other.spec["root"] == unit.spec["root"] and other.thread.is_alive() for other in self.units.values()
-        ):
-            self._files({"clear": unit.spec["root"]})
-        files.clear(unit.folder)
-        durable.unlink(unit.folder + ".lock")
+        self._open_units()
+        if (unit := self.units.pop(slot, None)) is not None:
+            unit.stop()
+            unit.pump.take(last=True)
+            unit.close()
+            if not self._root_is_used(unit.spec["root"]):
+                self._files({"clear": unit.spec["root"]})
+        files.clear(self.unit_folder(slot))
+        durable.unlink(self.unit_folder(slot) + ".lock")
         self.journal.drop(slot)
+
+    def _root_is_used(self, root: str) -> bool:
+        return any(unit.spec["root"] == root and unit.thread.is_alive() for unit in self.units.values())
 
     def _remove_volume(self, slot: str, folder: str) -> None:
         users = [
@@ -253,12 +255,14 @@ class Instance:
     def _remove_base(self) -> None:
         """Everything but the fence record. May be repeated from any point at which it was interrupted; the journal goes last."""
         self.journal.change(BASE, made=False)
-        for unit in reversed(list(self.units.values())):
-            unit.stop()
         name = self.journal.slots.get(BASE, {}).get("account", "")
         account = accounts.find(name, self.comment) if name else None
         if account is not None:
             self.account = account
+        self.groups.prepare()
+        self._open_units()
+        for unit in reversed(list(self.units.values())):
+            unit.stop()
         self.whole().kill()
         for unit in self.units.values():
             unit.close()
@@ -293,8 +297,8 @@ class Instance:
             return
         self._take_account(base["account"])
         self.groups.prepare()
-        for port in base["ports"].values():
-            self.registry.again(port)
+        for name, port in base["ports"].items():
+            self.registry.again(port, name)
         for slot in [slot for slot, record in self.journal.slots.items() if record.get("removing")]:
             self._remove(slot)
         if self.journal.down:
@@ -305,13 +309,14 @@ class Instance:
     def _open_units(self) -> None:
         """So that everything can be observed, whether it runs or not."""
         for slot, record in self.journal.slots.items():
-            if record["kind"] in ("service", "hook") and slot not in self.units:
+            there = os.path.exists(os.path.join(self.unit_folder(slot), "spec.json"))  # not while it is being removed
+            if record["kind"] in ("service", "hook") and slot not in self.units and there:
                 self.units[slot] = Unit(self, slot)
 
     def _start_wanted(self) -> None:
         """Adopt what runs at once; start the rest one after another, each when the one before it is healthy."""
         self._open_units()
-        wanted = [self.units[slot] for slot, record in self.journal.slots.items() if record.get("ended") is False]
+        wanted = [unit for unit in self.units.values() if unit.record.get("ended") is False]
         waiting = []
         for unit in wanted:
             if unit.is_hook or unit.held():

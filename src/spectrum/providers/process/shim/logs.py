@@ -21,7 +21,8 @@ CAP = 4 * 1024 * 1024  # bytes; a log and its predecessor are kept
 LINE = 16 * 1024  # bytes; longer lines are cut in pieces
 CHUNK = 256 * 1024
 OLD = "~~"  # no service or hook is called so
-TAIL_BYTES = 256 * 1024
+TAIL_BYTES = 64 * 1024
+TYPICAL_LINE = 256  # bytes
 PUNCH_EVERY = 1024 * 1024
 KEEP_SIZE_AND_PUNCH_HOLE = 0x03  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, fallocate(2)
 
@@ -62,10 +63,11 @@ class Log:
 
     def tail(self, name: str, count: int, since: float = 0.0) -> list[dict[str, Any]]:
         """The last `count` lines not older than `since` (seconds since the epoch), oldest first."""
-        lines: list[dict[str, Any]] = []
-        for path in (self.path(name) + OLD, self.path(name)):
-            lines += [line for line in _read_end(path) if line["at"] >= since]
-        return lines[-count:] if count > 0 else []
+        size = min(CAP + CHUNK, max(TAIL_BYTES, count * TYPICAL_LINE))
+        lines, whole = _read_end(self.path(name), size)
+        if whole:
+            lines = _read_end(self.path(name) + OLD, size)[0] + lines
+        return [line for line in lines if line["at"] >= since][-count:] if count > 0 else []
 
     def follow(self, service: str) -> Iterator[list[tuple[str, dict[str, Any]]]]:
         """New lines since the call, for ever; an empty list where there are none."""
@@ -108,13 +110,15 @@ def _parse(text: bytes) -> list[dict[str, Any]]:
     return [line for line in lines if isinstance(line, dict)]
 
 
-def _read_end(path: str) -> list[dict[str, Any]]:
+def _read_end(path: str, size: int) -> tuple[list[dict[str, Any]], bool]:
+    """The lines in the last `size` bytes, and whether that is all of the file."""
     try:
         with open(path, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
-            return _parse(file.read())
+            start = max(0, os.fstat(file.fileno()).st_size - size)
+            file.seek(start)
+            return _parse(file.read()), start == 0
     except FileNotFoundError:
-        return []
+        return [], True
 
 
 def _read_from(path: str, offset: int) -> tuple[list[dict[str, Any]], int]:

@@ -33,9 +33,9 @@ def _detach(target: str, instance: str, folder: str) -> int:
     if os.fork():
         os.close(writer)
         said = os.read(reader, 4096)
-        if said[:1] in (READY, OCCUPIED):
+        if said[:1] in (READY, OCCUPIED, b""):  # nothing said: killed before it was ready, whoever needs it tries again
             return 0
-        print(said.decode("utf-8", "replace") or "the supervisor ended before it was ready", file=sys.stderr)  # noqa: T201
+        print(said.decode("utf-8", "replace"), file=sys.stderr)  # noqa: T201
         return 1
     os.close(reader)
     os.setsid()

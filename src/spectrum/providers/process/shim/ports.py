@@ -49,11 +49,11 @@ class Registry:
     def _path(self, port: int) -> str:
         return os.path.join(self.folder, str(port))
 
-    def claim(self, hint: str) -> int:
-        """A port that nobody has claimed and nobody uses; `hint` decides where the search starts. Raises Refusal."""
+    def claim(self, name: str) -> int:
+        """A port for `name` (service/port) that nobody has claimed and nobody uses; stays until released. Raises Refusal."""
         self._prepare()
-        for port in _candidates(hint):
-            if self._take(port):
+        for port in _candidates(self.owner["instance"] + name):
+            if self._take(port, name):
                 if _is_free(port):
                     return port
                 durable.unlink(self._path(port))
@@ -61,43 +61,36 @@ class Registry:
             TRANSIENT, "no-free-port", f"no port is free outside the ephemeral range; claims lie in {self.folder}"
         )
 
-    def again(self, port: int) -> bool:
-        """Renew a claim that the instance already had (its file may have been swept away); False where it is somebody else's."""
+    def again(self, port: int, name: str) -> bool:
+        """Renew a claim that `name` already had (its file may have been swept away); False where it is somebody else's."""
         self._prepare()
-        return self._take(port)
+        return self._take(port, name)
 
-    def _take(self, port: int) -> bool:
+    def _take(self, port: int, name: str) -> bool:
         path = self._path(port)
-        if self._create(path):
+        wanted = {**self.owner, "port": name}
+        if _create(path, wanted):
+            durable.sync_folder(self.folder)
             return True
         holder = _read_claim(path)
-        if holder == self.owner:
-            return True
-        return _is_dead(holder, path) and self._take_over(path)
+        return holder == wanted or (_is_dead(holder, path) and self._take_over(path, wanted))
 
-    def _create(self, path: str) -> bool:
-        try:
-            os.symlink(json.dumps(self.owner), path)
-        except FileExistsError:
-            return False
-        durable.sync_folder(self.folder)
-        return True
-
-    def _take_over(self, path: str) -> bool:
+    def _take_over(self, path: str, wanted: dict[str, str]) -> bool:
         handle = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not _is_dead(_read_claim(path), path):
                 return False
             durable.unlink(path)
-            return self._create(path)
+            return _create(path, wanted)
         except BlockingIOError:
             return False
         finally:
             os.close(handle)
 
     def release(self, port: int) -> None:
-        if _read_claim(self._path(port)) == self.owner:
+        claim = _read_claim(self._path(port)) or {}
+        if {**claim, **self.owner} == claim:
             durable.unlink(self._path(port))
 
     def release_all(self) -> None:
@@ -108,6 +101,14 @@ class Registry:
             return
         for name in names:
             self.release(int(name))
+
+
+def _create(path: str, claim: dict[str, str]) -> bool:
+    try:
+        os.symlink(json.dumps(claim), path)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _read_claim(path: str) -> dict[str, str] | None:
@@ -142,7 +143,8 @@ def outside_ephemeral(port: int) -> bool:
 
 def _candidates(hint: str) -> Iterator[int]:
     """Every port worth trying, outside the ephemeral range first; inside it only where that range leaves nothing."""
-    usable = [port for port in range(FIRST, LAST) if outside_ephemeral(port)] or list(range(FIRST, LAST))
+    low, high = _ephemeral()
+    usable = [port for port in range(FIRST, LAST) if not low <= port <= high] or list(range(FIRST, LAST))
     start = sum(byte * 31**index for index, byte in enumerate(hint.encode()[-24:])) % len(usable)
     yield from usable[start:]
     yield from usable[:start]

@@ -67,7 +67,7 @@ def descendants(roots: set[int], rows: dict[int, Process]) -> set[int]:
 class Scope:
     """What tells the processes of one unit (or of a whole instance) from all others on the machine.
 
-    `mark` is the value of the MARKER variable, or its beginning up to a slash. `uid` is the account where it is the instance's alone.
+    `mark` is the value of the MARKER variable, or its beginning up to a slash; `uid` the account where it is the instance's alone.
     """
 
     def __init__(self, mark: str, uid: int | None, groups: tuple[str, ...] = (), whole_account: bool = False) -> None:
@@ -81,14 +81,15 @@ class Scope:
         rows = table(durable.boot_id())
         root = main.pid if main is not None and main.alive() else None
         found = descendants({root} if root else set(), rows) | self._in_groups()
-        for pid, row in rows.items():
-            if (
-                (self.whole_account and row.uid == self.uid)
-                or (main is not None and main.boot == durable.boot_id() and main.pid in (row.session, row.group))
-                or (row.uid in (self.uid, os.geteuid()) and _carries(pid, self.marker))
-            ):
-                found.add(pid)
+        found |= {pid for pid, row in rows.items() if self._holds(pid, row, main)}
         return [rows[pid].identity for pid in found - spare - {os.getpid()} if pid in rows]
+
+    def _holds(self, pid: int, row: Process, main: Identity | None) -> bool:
+        if self.whole_account and row.uid == self.uid:
+            return True
+        if main is not None and main.boot == row.identity.boot and main.pid in (row.session, row.group):
+            return True
+        return row.uid in (self.uid, os.geteuid()) and _carries(pid, self.marker)
 
     def _in_groups(self) -> set[int]:
         found: set[int] = set()

@@ -10,7 +10,6 @@ import socket
 import struct
 import threading
 import time
-import traceback
 
 from . import durable
 from .fences import FenceRecord
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 QUICK, SLOW = 0.25, 2.0  # seconds between two looks at what services wrote
 IDLE = 5.0  # seconds without calls after which a supervisor with nothing to supervise ends
-GONE = 0.5  # the same, once the instance is purged or shut down
+GONE = 0.2  # the same, once the instance is purged or shut down
 STACK = 512 * 1024
 
 
@@ -58,6 +57,7 @@ class Server:
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.clients = 0
         self.counting = threading.Lock()
+        self.left = os.eventfd(0, os.EFD_NONBLOCK)  # a caller has hung up
         self.last = time.monotonic()
         threading.stack_size(STACK)
 
@@ -71,10 +71,14 @@ class Server:
     def serve(self) -> None:
         """Until there is nothing to supervise and nobody calls."""
         poller = select.poll()
-        poller.register(self.listener.fileno(), select.POLLIN)
+        for number in (self.listener.fileno(), self.left):
+            poller.register(number, select.POLLIN)
         pause = QUICK
-        while not self._finished():
-            if poller.poll(pause * 1000):
+        while (patience := self._patience()) > 0:
+            ready = [number for number, _ in poller.poll(min(pause, patience) * 1000)]
+            if self.left in ready:
+                os.eventfd_read(self.left)
+            if self.listener.fileno() in ready:
                 client, _ = self.listener.accept()
                 self._count(1)
                 threading.Thread(target=self._client, args=(client,), daemon=True).start()
@@ -87,17 +91,20 @@ class Server:
         except OSError:
             return False  # a unit that is being removed, or a full disk: the next look tells
 
-    def _finished(self) -> bool:
+    def _patience(self) -> float:
+        """Seconds that are left before it ends; 0 or less: nothing to supervise, and nobody has called for long enough."""
         with self.counting:
             if self.clients or not self.instance.idle():
                 self.last = time.monotonic()
-        patience = IDLE if self.instance.journal.slots and not self.instance.journal.down else GONE
-        return time.monotonic() > self.last + patience
+        idle = IDLE if self.instance.journal.slots and not self.instance.journal.down else GONE
+        return self.last + idle - time.monotonic()
 
     def _count(self, change: int) -> None:
         with self.counting:
             self.clients += change
             self.last = time.monotonic()
+        if change < 0:
+            os.eventfd_write(self.left, 1)
 
     def _client(self, client: socket.socket) -> None:
         try:
@@ -133,6 +140,8 @@ class Server:
             where = f"{error.filename}: " if error.filename else ""
             return {"fault": Refusal(TRANSIENT, "target-failed", f"{where}{error.strerror or error}").as_json()}
         except Exception:
+            import traceback  # only here: it costs every supervisor a megabyte
+
             problem = traceback.format_exc().splitlines()
             return {"fault": Refusal(TRANSIENT, "supervisor-failed", problem[-1], problem[-20:]).as_json()}
 

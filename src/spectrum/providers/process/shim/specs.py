@@ -28,7 +28,7 @@ def _environment(home: Instance, slot: str, service: dict[str, Any], root: str) 
         "TMPDIR": os.path.join(root, "tmp"),
         **service["environment"],
         "PATH": path,
-        MARKER: f"{home.instance}/{slot}",
+        MARKER: f"{home.mark}/{slot}",
     }
 
 

@@ -44,10 +44,12 @@ class Unit:
         self.pump = Pump(self.folder, home.log, self.spec["log"])
         self.leaves = home.groups.leaf(self.spec["log"].replace("/", "~"))
         self.unlimited = home.groups.limit(self.leaves, self.spec["limits"])
-        self.scope = Scope(f"{home.instance}/{slot}", home.account.uid if home.account.own else None, self.leaves)
+        self.scope = Scope(f"{home.mark}/{slot}", home.account.uid if home.account.own else None, self.leaves)
         self.counter = health.Counter(self.spec["health"], time.monotonic())
         self.wake = os.eventfd(0, os.EFD_NONBLOCK)
         self.stopping = False
+        self.asked = False  # to start again although it has ended
+        self.over = False  # its thread has decided to end
         self.keeper: Identity | None = None
         self.child: subprocess.Popen[bytes] | None = None
         self.started = threading.Event()
@@ -90,9 +92,15 @@ class Unit:
             os.close(lock)
         return False
 
-    def kick(self) -> None:
-        """Start it now if it waits for its next restart."""
-        self._wake()
+    def kick(self) -> bool:
+        """Have it running: it does, or it starts again now. False where it is over, and needs a new unit."""
+        with self.begun:
+            if self.over or self.thread.ident is None:
+                return False
+            if not self.running():
+                self.asked = True
+                self._wake()
+            return True
 
     def stop(self) -> None:
         """End it gracefully, then for sure, with all that it left behind. Returns when nothing of it runs."""
@@ -200,6 +208,7 @@ class Unit:
         self._say(f"found again, process {keeper.pid}")
 
     def _launch(self, lock: int) -> None:
+        self.asked = False
         self.scope.kill(self.main())
         for name in ("keeper", "exit", "main"):
             durable.unlink(os.path.join(self.folder, name))
@@ -327,20 +336,31 @@ class Unit:
         self.keeper = None
 
     def _again(self, code: int) -> bool:
-        """Whether the restart policy wants it started again; written down either way."""
-        restarts = int(self.record.get("restarts", 0))
-        policy, most = self.spec["restart"], self.spec["restart_attempts"]
-        wanted = policy in ("always", "unless-stopped") or (
-            policy == "on-failure" and code != 0 and (most is None or restarts < most)
-        )
-        if self.is_hook or not wanted:
+        """Whether a call or the restart policy wants it started again; written down either way."""
+        with self.begun:
+            if self.asked:
+                return True
+            restarts, wanted = self._policy(code)
+            self.over = not wanted
+        if not wanted:
             self.change(ended=True)
             return False
         self.change(restarts=restarts + 1)
         self._say(f"is started again in {self.backoff:g} s (restart {restarts + 1})")
         return True
 
+    def _policy(self, code: int) -> tuple[int, bool]:
+        """How often it was restarted, and whether it is to be once more."""
+        restarts = int(self.record.get("restarts", 0))
+        policy, most = self.spec["restart"], self.spec["restart_attempts"]
+        wanted = policy in ("always", "unless-stopped") or (
+            policy == "on-failure" and code != 0 and (most is None or restarts < most)
+        )
+        return restarts, wanted and not self.is_hook
+
     def _pause(self) -> None:
+        if self.asked:
+            return
         poller = select.poll()
         poller.register(self.wake, select.POLLIN)
         if poller.poll(self.backoff * 1000) and not self.stopping:

@@ -75,6 +75,7 @@ class ClaimOf:
     """The claim that a batch of claim commands belongs to."""
 
     lease_id: LeaseId
+    organization_id: OrganizationId  # of the worker
     incarnation: int
     number: int
     want: int
@@ -158,6 +159,15 @@ class Owned:
 
 
 @dataclass(frozen=True, slots=True)
+class Lapsed:
+    """A lease that is to be ended."""
+
+    lease_id: LeaseId
+    worker_id: WorkerId
+    organization_id: OrganizationId
+
+
+@dataclass(frozen=True, slots=True)
 class Beat:
     """A heartbeat as it was applied: the lease, and what it owns. `fresh` is False for one that came out of order."""
 
@@ -200,15 +210,17 @@ class Store(Protocol):
         The same `boot` again gets the same lease.
         """
 
-    async def beat(self, lease_id: LeaseId, incarnation: int, number: int) -> Beat | None:
+    async def beat(
+        self, lease_id: LeaseId, organization_id: OrganizationId, incarnation: int, number: int
+    ) -> Beat | None:
         """Renew a lease; None where it has ended."""
 
-    async def lapsed(self, lease_seconds: float, limit: int) -> Sequence[tuple[LeaseId, WorkerId]]:
+    async def lapsed(self, lease_seconds: float, limit: int) -> Sequence[Lapsed]:
         """Leases to be ended: live ones not renewed in time (counted from the last resumption of the cell's liveness row), and
         ended ones that still own jobs, because whoever ended them did not get further.
         """
 
-    async def end_lease(self, lease_id: LeaseId, why: str, if_not_renewed_for: float | None) -> tuple[Owned, ...]:
+    async def end_lease(self, lapsed: Lapsed, why: str, if_not_renewed_for: float | None) -> tuple[Owned, ...]:
         """End a lease (only if it is still not renewed, where asked) and say what it owned."""
 
     async def tick(self, tolerance_seconds: float) -> datetime:

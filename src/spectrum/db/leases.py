@@ -1,0 +1,140 @@
+"""The lease lane of the store: incarnations, heartbeats, the end of leases, and the cell's liveness row."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from spectrum.core.ids import LeaseId, OrganizationId
+from spectrum.core.jobs.model import Lease
+from spectrum.core.jobs.store import Beat, Lapsed, Owned, Unavailable
+from spectrum.core.jobs.table import JobState
+from spectrum.db import rows
+from spectrum.db.pools import Connection, Pool, scoped
+from spectrum.db.sql import query
+from spectrum.ports import Clock
+
+_FOR_UPDATE = query("lease_for_update")
+_BY_BOOT = query("lease_by_boot")
+_WORKER_LOCK = query("worker_lock")
+_SUPERSEDE = query("leases_supersede")
+_OPEN = query("lease_open")
+_RENEW = query("lease_renew")
+_END = query("lease_end")
+_STATE = query("lease_state")
+_LAPSED = query("leases_lapsed")
+_OWNED = query("jobs_owned")
+_TICK = query("cell_tick")
+
+
+LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.QueryCanceledError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TooManyConnectionsError,
+)
+"""What says that the connection or the server is gone, and nothing about the statement."""
+
+
+def broke_off(error: BaseException) -> Unavailable:
+    return Unavailable(f"the database broke off ({str(error) or type(error).__name__})")
+
+
+@dataclass
+class LeaseLane:
+    """What a store is over: the engine's pool, scoped to organizations, and the system's, for look-ups over all of them."""
+
+    engine: Pool
+    system: Pool
+    clock: Clock
+
+    async def open_lease(self, lease: Lease, boot: str) -> tuple[Lease, tuple[Owned, ...]]:
+        async with self._scoped(lease.organization_id) as connection:
+            await connection.fetchrow(_WORKER_LOCK, lease.worker_id)
+            if known := await connection.fetchrow(_BY_BOOT, lease.worker_id, boot):
+                return rows.lease_of(known), ()
+            await connection.execute(_SUPERSEDE, lease.worker_id)
+            row = await connection.fetchrow(
+                _OPEN, lease.id, lease.organization_id, lease.worker_id, lease.pool_id, boot
+            )
+            if row is None:
+                raise Unavailable("the lease was not opened")
+        # What older incarnations owned is found by the sweeper too: ended leases that still own jobs count as lapsed.
+        return rows.lease_of(row), await self._owned_by_ended(lease.worker_id)
+
+    async def _owned_by_ended(self, worker_id: str) -> tuple[Owned, ...]:
+        found: list[Owned] = []
+        for lapsed in await self.lapsed(1e9, 1000):
+            if lapsed.worker_id == worker_id:
+                found += await self.owned(lapsed.lease_id)
+        return tuple(found)
+
+    async def beat(
+        self, lease_id: LeaseId, organization_id: OrganizationId, incarnation: int, number: int
+    ) -> Beat | None:
+        async with self._scoped(organization_id) as connection:
+            row = await connection.fetchrow(_FOR_UPDATE, lease_id)
+            if row is None or row["ended_at"] is not None or row["incarnation"] != incarnation:
+                return None
+            fresh = number > row["heartbeat_number"]
+            if fresh:
+                row = await connection.fetchrow(_RENEW, lease_id, number)
+            if row is None:
+                return None
+        return Beat(rows.lease_of(row), tuple(await self.owned(lease_id)), fresh)
+
+    async def lapsed(self, lease_seconds: float, limit: int) -> Sequence[Lapsed]:
+        found = await self._read(_LAPSED, lease_seconds, limit)
+        return [Lapsed(r["id"], r["worker_id"], r["organization_id"]) for r in found]
+
+    async def end_lease(self, lapsed: Lapsed, why: str, if_not_renewed_for: float | None) -> tuple[Owned, ...]:
+        async with self._scoped(lapsed.organization_id) as connection:
+            await connection.fetchrow(_FOR_UPDATE, lapsed.lease_id)
+            await connection.execute(_END, lapsed.lease_id, why, if_not_renewed_for)
+            state = await connection.fetchrow(_STATE, lapsed.lease_id)
+        if state is None or state["live"]:
+            return ()
+        return tuple(await self.owned(lapsed.lease_id))
+
+    async def owned(self, lease_id: LeaseId) -> Sequence[Owned]:
+        return [
+            Owned(
+                r["id"],
+                r["organization_id"],
+                r["instance_id"],
+                r["fence"],
+                r["claim_number"],
+                r["state"] == JobState.CANCELLING,
+            )
+            for r in await self._read(_OWNED, lease_id)
+        ]
+
+    async def tick(self, tolerance_seconds: float) -> datetime:
+        moment: datetime = (await self._read(_TICK, tolerance_seconds))[0]["alive_at"]
+        return moment
+
+    async def _read(self, text: str, *arguments: Any) -> list[asyncpg.Record]:
+        """Rows that `spectrum_system` sees."""
+        try:
+            return await self.system.fetch(text, *arguments)
+        except LOST as error:
+            raise broke_off(error) from error
+
+    @asynccontextmanager
+    async def _scoped(self, organization_id: OrganizationId) -> AsyncIterator[Connection]:
+        try:
+            async with scoped(self.engine, [organization_id]) as connection:
+                yield connection
+        except LOST as error:
+            raise broke_off(error) from error

@@ -1,0 +1,315 @@
+"""The engine's store on PostgreSQL: one transaction that locks, loads, folds and writes (implements `core.jobs.store.Store`).
+
+Reads and writes are arrays: one statement a table, however many commands share the flush. Locks are taken in the order of
+DESIGN §2; what another transaction holds is passed over, never waited for. The lease lane is `db.leases`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import asyncpg
+
+from spectrum.core.ids import InstanceId, PoolId, ReleaseId
+from spectrum.core.jobs.commands import Repeated
+from spectrum.core.jobs.model import Aggregate, Instance, Lease, Surroundings
+from spectrum.core.jobs.store import (
+    Batch,
+    Candidate,
+    Loaded,
+    Remembered,
+    Result,
+    Unavailable,
+    Uncertain,
+    Verdict,
+)
+from spectrum.core.product.outline import Outline
+from spectrum.db import rows, writing
+from spectrum.db.leases import LOST, LeaseLane, broke_off
+from spectrum.db.pools import Connection
+from spectrum.db.sql import query
+
+_BEGIN = query("transaction_begin")
+_STATUS = query("transaction_status")
+_KEYS_LOCK = query("keys_lock")
+_KEYS_REMEMBERED = query("keys_remembered")
+_NAMES_TAKEN = query("names_taken")
+_LEASE = query("lease_for_update")
+_INSTANCES_LOCK = query("instances_lock")
+_INSTANCES_EXIST = query("instances_exist")
+_JOBS = query("jobs_of_instances")
+_STEPS = query("steps_of_jobs")
+_EFFECTS = query("effects_of_instances")
+_PLACEMENTS = query("placements_of_instances")
+_OUTLINES = query("outlines")
+_SURROUNDINGS = query("surroundings")
+_CLOCK = query("clock")
+_CLAIMABLE = query("jobs_claimable")
+_DUE = query("instances_due")
+_PURGEABLE = query("instances_purgeable")
+
+ACQUIRE_SECONDS = 5.0
+IN_PROGRESS_PAUSE = 0.05
+AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
+"""What says that the whole transaction may simply be run again."""
+
+
+@dataclass
+class PostgresStore(LeaseLane):
+    """The store: the aggregates' lane over the same pools as the leases'."""
+
+    async def transact(self, batch: Batch) -> Sequence[Result]:
+        while True:
+            try:
+                return await self._transact_once(batch)
+            except AGAIN:
+                continue
+
+    async def _transact_once(self, batch: Batch) -> Sequence[Result]:
+        try:
+            connection = await self.engine.acquire(timeout=ACQUIRE_SECONDS)
+        except LOST as error:
+            raise broke_off(error) from error
+        try:
+            return await self._in_transaction(connection, batch)
+        finally:
+            await asyncio.shield(self.engine.release(connection))
+
+    async def _in_transaction(self, connection: Connection, batch: Batch) -> Sequence[Result]:
+        transaction = connection.transaction()
+        try:
+            await transaction.start()
+            xid = await self._begin(connection, batch)
+            loaded = await _Loading(connection, batch).load()
+            folded = batch.fold(loaded)
+            await writing.write(connection, batch, loaded, folded)
+        except LOST as error:
+            # Nothing was committed: PostgreSQL rolls back what it has not been told to commit.
+            connection.terminate()
+            raise broke_off(error) from error
+        except BaseException:
+            await _roll_back(transaction)
+            raise
+        try:
+            await transaction.commit()
+        except LOST as error:
+            connection.terminate()
+            raise Uncertain(xid, folded.results) from error
+        return folded.results
+
+    async def _begin(self, connection: Connection, batch: Batch) -> str:
+        organizations = {asked.command.organization_id for asked in batch.asked}
+        if batch.claim is not None:
+            organizations.add(batch.claim.organization_id)
+        row = await connection.fetchrow(_BEGIN, sorted(organizations))
+        if row is None:
+            raise Unavailable("the database did not say which transaction this is")
+        xid: str = row["xid"]
+        return xid
+
+    async def settle(self, transaction: str) -> Verdict:
+        while True:
+            status = (await self._read(_STATUS, transaction))[0]["status"]
+            if status != "in progress":
+                # Too long ago to be known: every command may be applied again, a repeat changes nothing.
+                return Verdict.COMMITTED if status == "committed" else Verdict.ABORTED
+            await self.clock.sleep(IN_PROGRESS_PAUSE)
+
+    async def claimable(
+        self, pool_id: PoolId, operations: Mapping[str, frozenset[int]], limit: int, alone: bool
+    ) -> Sequence[Candidate]:
+        pairs = [(name, version) for name, versions in sorted(operations.items()) for version in sorted(versions)]
+        found = await self._read(
+            _CLAIMABLE, pool_id, [name for name, _ in pairs], [version for _, version in pairs], limit, alone
+        )
+        return [Candidate(r["organization_id"], r["instance_id"], r["id"], r["fence"]) for r in found]
+
+    async def due(self, limit: int) -> Sequence[Candidate]:
+        return _candidates(await self._read(_DUE, limit))
+
+    async def purgeable(self, limit: int) -> Sequence[Candidate]:
+        return _candidates(await self._read(_PURGEABLE, limit))
+
+
+def _candidates(found: Iterable[asyncpg.Record]) -> list[Candidate]:
+    return [Candidate(row["organization_id"], row["instance_id"]) for row in found]
+
+
+async def _roll_back(transaction: Any) -> None:
+    try:
+        await transaction.rollback()
+    except LOST:
+        return  # the connection is gone, and with it the transaction
+
+
+def lock_number(*parts: str) -> int:
+    """The advisory lock of a key or a name: 63 bits, the same in every copy."""
+    digest = hashlib.sha256("\0".join(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+@dataclass
+class _Loading:
+    """Everything that a fold sees, in the order of the locks."""
+
+    connection: Connection
+    batch: Batch
+
+    async def load(self) -> Loaded:
+        busy_keys = await self._lock_keys()
+        remembered = await self._remembered()
+        lease = await self._lease()
+        found = await self._instances()
+        wanted = {asked.command.instance_id for asked in self.batch.asked}
+        existing = await self._exist(wanted - set(found))
+        aggregates = await self._aggregates(found) if found else {}
+        new = [n for asked in self.batch.asked if (n := getattr(asked.command, "new", None)) is not None]
+        around = await self._around([a.instance for a in aggregates.values()] + new)
+        outlines = await self._outlines(new, aggregates, around)
+        now = next(iter(around.values())).now if around else await self.connection.fetchval(_CLOCK)
+        return Loaded(
+            now=now,
+            aggregates={i: replace(a, outlines=outlines) for i, a in aggregates.items()},
+            around=around,
+            outlines=outlines,
+            busy=frozenset(existing),
+            busy_keys=busy_keys,
+            remembered=remembered,
+            taken=await self._taken(),
+            lease=lease,
+        )
+
+    # ---- keys and names
+
+    def _locks(self) -> dict[int, list[int]]:
+        """Positions of the batch by the advisory locks that they need."""
+        needed: dict[int, list[int]] = {}
+        for position, asked in enumerate(self.batch.asked):
+            organization = asked.command.organization_id
+            if asked.keyed is not None:
+                k = asked.keyed
+                needed.setdefault(lock_number("key", organization, k.method, k.path, k.key), []).append(position)
+            if asked.name is not None:
+                needed.setdefault(lock_number("name", organization, asked.name), []).append(position)
+        return needed
+
+    async def _lock_keys(self) -> frozenset[int]:
+        """Positions whose key or name another transaction holds. Two of one batch under one key: the later one waits too."""
+        needed = self._locks()
+        if not needed:
+            return frozenset()
+        taken = {r["hash"]: r["taken"] for r in await self.connection.fetch(_KEYS_LOCK, sorted(needed))}
+        busy = {p for number, positions in needed.items() if not taken[number] for p in positions}
+        doubled = {p for positions in needed.values() for p in positions[1:]}
+        return frozenset(busy | doubled)
+
+    async def _remembered(self) -> dict[int, Remembered]:
+        keyed = {
+            (k.organization_id, k.method, k.path, k.key): position
+            for position, asked in reversed(list(enumerate(self.batch.asked)))
+            if (k := asked.keyed) is not None
+        }
+        if not keyed:
+            return {}
+        places = list(keyed)
+        found = await self.connection.fetch(_KEYS_REMEMBERED, *[[place[n] for place in places] for n in range(4)])
+        return {
+            keyed[r["organization_id"], r["method"], r["path"], r["key"]]: Remembered(
+                r["request_digest"], Repeated(r["status"], r["location"] or "", r["body"] or {})
+            )
+            for r in found
+        }
+
+    async def _taken(self) -> frozenset[int]:
+        named = [(p, a.command.organization_id, a.name) for p, a in enumerate(self.batch.asked) if a.name is not None]
+        if not named:
+            return frozenset()
+        found = await self.connection.fetch(_NAMES_TAKEN, [n[1] for n in named], [n[2] for n in named])
+        taken = {(r["organization_id"], r["name"]) for r in found}
+        return frozenset(position for position, organization, name in named if (organization, name) in taken)
+
+    async def _lease(self) -> Lease | None:
+        if self.batch.claim is None:
+            return None
+        row = await self.connection.fetchrow(_LEASE, self.batch.claim.lease_id)
+        return rows.lease_of(row) if row else None
+
+    # ---- aggregates
+
+    async def _instances(self) -> dict[InstanceId, asyncpg.Record]:
+        wanted = sorted({asked.command.instance_id for asked in self.batch.asked})
+        if not wanted:
+            return {}
+        return {r["id"]: r for r in await self.connection.fetch(_INSTANCES_LOCK, wanted)}
+
+    async def _exist(self, missing: set[InstanceId]) -> set[InstanceId]:
+        """Of those that could not be locked, the ones that are there: somebody else holds them."""
+        if not missing:
+            return set()
+        return {r["id"] for r in await self.connection.fetch(_INSTANCES_EXIST, sorted(missing))}
+
+    async def _aggregates(self, found: Mapping[InstanceId, asyncpg.Record]) -> dict[InstanceId, Aggregate]:
+        instance_ids = list(found)
+        named = [j for asked in self.batch.asked if (j := getattr(asked.command, "job_id", None)) is not None]
+        placements = {r["instance_id"]: r["id"] for r in await self.connection.fetch(_PLACEMENTS, instance_ids)}
+        jobs = await self.connection.fetch(_JOBS, instance_ids, named)
+        steps: dict[str, list[Any]] = {}
+        if jobs:
+            for row in await self.connection.fetch(_STEPS, [job["id"] for job in jobs]):
+                steps.setdefault(row["job_id"], []).append(rows.step_of(row))
+        effects: dict[str, dict[tuple[str, str], Any]] = {}
+        for row in await self.connection.fetch(_EFFECTS, instance_ids):
+            effects.setdefault(row["instance_id"], {})[row["slot"], row["effect_key"]] = rows.effect_of(row)
+        aggregates = {
+            instance_id: Aggregate(rows.instance_of(row, placements[instance_id]), {}, effects.get(instance_id, {}))
+            for instance_id, row in found.items()
+        }
+        for row in jobs:
+            job = rows.job_of(row, tuple(steps.get(row["id"], ())))
+            before = aggregates[job.instance_id]
+            aggregates[job.instance_id] = replace(before, jobs={**before.jobs, job.id: job})
+        return aggregates
+
+    # ---- what surrounds them
+
+    async def _around(self, instances: Sequence[Instance]) -> dict[InstanceId, Surroundings]:
+        if not instances:
+            return {}
+        targets = sorted({instance.target_id for instance in instances})
+        organizations = sorted({instance.organization_id for instance in instances})
+        found = {r["target_id"]: r for r in await self.connection.fetch(_SURROUNDINGS, targets, organizations)}
+        now: datetime = max(row["now"] for row in found.values())
+        return {instance.id: _surroundings(found[instance.target_id], now) for instance in instances}
+
+    async def _outlines(
+        self,
+        new: Sequence[Instance],
+        aggregates: Mapping[InstanceId, Aggregate],
+        around: Mapping[InstanceId, Surroundings],
+    ) -> dict[ReleaseId, Outline]:
+        """Outlines of the releases in the batch, for the kind of target that they run on."""
+        wanted: dict[ReleaseId, str] = {}
+        for instance in [*new, *(aggregate.instance for aggregate in aggregates.values())]:
+            specs = (instance.requested, instance.accepted)
+            wanted |= {spec.release_id: around[instance.id].target_kind for spec in specs if spec is not None}
+        if not wanted:
+            return {}
+        found = await self.connection.fetch(_OUTLINES, sorted(wanted))
+        return {
+            r["id"]: Outline.from_json(r["outline"][wanted[r["id"]]]) for r in found if wanted[r["id"]] in r["outline"]
+        }
+
+
+def _surroundings(row: asyncpg.Record, now: datetime) -> Surroundings:
+    return Surroundings(
+        now=now,
+        epoch=row["epoch"],
+        lost=row["lost"] or timedelta(0),
+        braked=row["brake"] or "",
+        target_kind=row["url"].partition(":")[0],
+    )

@@ -1,0 +1,108 @@
+"""Control-plane protocols made by hand, for what the edge does before and after them: no database, every answer at once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import httpx2
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+
+from spectrum.api.app import ROUTERS, create_app
+from spectrum.api.deps import Caller, Change, Condition, DryRun, Has, Paging, Wait
+from spectrum.api.models import Name, Wish
+from spectrum.api.routing import Route, operation, reply
+from spectrum.api.services import Services
+from spectrum.control.commands import Mutation, Reply
+from spectrum.core.access import Action, Principal
+from spectrum.core.errors import Problem
+from spectrum.core.ids import OrganizationId
+from spectrum.ports import SystemClock, SystemEntropy
+from spectrum.telemetry import Metrics
+from tests.api import support
+
+ORGANIZATION = OrganizationId("org_00000000-0000-7000-8000-000000000001")
+BODY_LIMIT = 1_000
+
+
+class FakeIdentity:
+    """Knows two tokens: one that may do everything and one that may read."""
+
+    async def authenticate(self, token: str) -> Principal:
+        scopes = {"all": "admin", "reader": "read"}
+        if token not in scopes:
+            raise Problem("unauthenticated", "Nobody knows this token. It may belong to another installation.")
+        return Principal(f"token:{token}", ORGANIZATION, frozenset({scopes[token]}))
+
+
+@dataclass
+class FakeIdempotency:
+    """Remembers in a dict what the test put there."""
+
+    stored: dict[str, Reply] = field(default_factory=dict)
+
+    async def find(self, mutation: Mutation) -> Reply | None:
+        return self.stored.get(mutation.key)
+
+
+class Thing(Wish):
+    name: Name
+    size: int = 1
+
+
+router = APIRouter(prefix="/v1/things", route_class=Route)
+
+
+@router.post("", status_code=201)
+@operation(Action.TARGETS_WRITE)
+async def make_thing(body: Thing, change: Change, dry_run: DryRun = False) -> Response:
+    return reply(Reply(201, {"name": body.name, "size": body.size, "key": change.key, "dry_run": dry_run}))
+
+
+@router.put("/{name}")
+@operation(Action.TARGETS_WRITE, "precondition-failed")
+async def put_thing(name: str, body: Thing, change: Change, condition: Condition) -> Response:
+    return reply(Reply(200, {"name": name, "generation": condition.generation, "absent": condition.absent}))
+
+
+@router.get("")
+@operation(Action.TARGETS_READ)
+async def list_things(page: Paging, wait: Wait, caller: Caller) -> Response:
+    return JSONResponse({"limit": page.limit, "after": page.after, "wait": wait, "actor": caller.actor})
+
+
+@router.get("/{name}")
+@operation(Action.TARGETS_READ)
+async def fail(name: str, services: Has) -> Response:
+    match name:
+        case "broken":
+            raise RuntimeError("the password is hidden")
+        case "away":
+            raise Problem("unavailable", "The database can't be reached. Try again.", extra={"retry_after": 2.5})
+        case _:
+            raise Problem("not-found", f"There is no thing {name!r}.")
+
+
+@asynccontextmanager
+async def served() -> AsyncIterator[tuple[httpx2.AsyncClient, FakeIdempotency, support.Ready]]:
+    idempotency, ready = FakeIdempotency(), support.Ready()
+    nothing = cast(Any, None)
+    services = Services(
+        identity=cast(Any, FakeIdentity()),
+        idempotency=idempotency,
+        products=nothing,
+        targets=nothing,
+        workers=nothing,
+        log=nothing,
+        readiness=ready,
+        metrics=Metrics(),
+        clock=SystemClock(),
+        entropy=SystemEntropy(),
+    )
+    app = create_app(services, support.PUBLIC_URL, BODY_LIMIT, (*ROUTERS, router))
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url=support.PUBLIC_URL) as http:
+        yield http, idempotency, ready

@@ -1,0 +1,224 @@
+"""The engine on a real PostgreSQL: what was asked is there, what was refused is not, and nothing is there twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from spectrum.control.dispatch import Held
+from spectrum.core.errors import Problem
+from spectrum.core.jobs.commands import (
+    Answer,
+    Holding,
+    Intent,
+    Outcome,
+    Release,
+    Repeated,
+    Report,
+    Result,
+    Submitted,
+)
+from spectrum.core.jobs.model import Lease
+from spectrum.core.jobs.store import Asked, Keyed
+from spectrum.core.jobs.table import JobState, Phase, StepState
+from spectrum.core.plan import ready
+from tests.db.ground import Ground, ground
+from tests.postgres import Database
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def here(database: Database) -> AsyncIterator[Ground]:
+    async with ground(database) as made:
+        yield made
+
+
+def respond(answer: Answer) -> Repeated:
+    job_id = answer.job.id if answer.job else ""
+    return Repeated(202, f"/v1/jobs/{job_id}", {"id": job_id})
+
+
+def keyed(here: Ground, key: str, digest: str = "d") -> Keyed:
+    return Keyed(here.organization, "POST", "/v1/instances", key, digest, respond)
+
+
+def report(here: Ground, held: Holding, lease: Lease, number: int, **what: Any) -> Report:
+    return Report(
+        id=f"{held.job.id}/{number}",
+        instance_id=held.instance.id,
+        organization_id=here.organization,
+        actor=here.caller.actor,
+        job_id=held.job.id,
+        lease_id=lease.id,
+        fence=held.job.fence,
+        number=number,
+        **what,
+    )
+
+
+async def claim_one(here: Ground, lease: Lease, number: int = 1) -> Holding:
+    claimed = await here.dispatch.claim(here.caller, lease.id, lease.incarnation, number, 1, holds_others=False)
+    assert len(claimed) == 1
+    return claimed[0]
+
+
+async def run_to_the_end(here: Ground, held: Holding, lease: Lease) -> Holding:
+    """Say of every step that it is done, the next intent in the same report."""
+    number = 1
+    outcomes: tuple[Outcome, ...] = ()
+    while not held.gone:
+        done = {outcome.step for outcome in outcomes}
+        intents = tuple(Intent(step.name, Phase.DO) for step in ready(held.job.steps, done))
+        held = await here.dispatch.report(report(here, held, lease, number, outcomes=outcomes, intents=intents))
+        running = [step for step in held.job.steps if step.outstanding]
+        outcomes = tuple(Outcome(step.name, Phase.DO, step.token, Result.DONE) for step in running)
+        number += 1
+    return held
+
+
+async def test_a_create_runs_to_its_end_and_every_row_of_it_is_there(here: Ground) -> None:
+    asked = here.create()
+    submitted = await here.engine.execute(asked)
+    assert isinstance(submitted, Submitted)
+    assert submitted.job.state is JobState.READY
+
+    lease = await here.dispatch.start(here.caller, "boot-1")
+    held = await claim_one(here, lease)
+    ended = await run_to_the_end(here, held, lease)
+
+    assert ended.job.state is JobState.SUCCEEDED
+    row = await here.admin.fetchrow("SELECT * FROM instances WHERE id = $1", asked.instance_id)
+    assert (row["lifecycle"], row["accepted_generation"], row["active_job_id"]) == ("running", 1, None)
+    steps = await here.admin.fetch("SELECT state FROM steps WHERE job_id = $1", asked.job_id)
+    assert {step["state"] for step in steps} == {"done"}
+    effects = await here.admin.fetch(
+        "SELECT slot, wanted, proven FROM effects WHERE instance_id = $1", asked.instance_id
+    )
+    assert {(e["slot"], e["wanted"], e["proven"]) for e in effects} == {
+        (slot, "present", True) for slot in ("instance/base", "data/volume", "db/container", "web/container")
+    }
+    attempts = await here.admin.fetch("SELECT outcome FROM attempts WHERE job_id = $1", asked.job_id)
+    assert len(attempts) == len(steps)
+    assert {attempt["outcome"] for attempt in attempts} == {"done"}
+    sequences = await here.admin.fetch("SELECT sequence FROM events WHERE subject = $1 ORDER BY 1", asked.instance_id)
+    assert [s["sequence"] for s in sequences] == list(range(1, len(sequences) + 1))
+    actions = {r["action"] for r in await here.admin.fetch("SELECT action FROM audit WHERE subject = $1", asked.job_id)}
+    assert {"job.submitted", "job.claimed", "job.succeeded"} <= actions
+
+
+async def test_what_is_stored_is_loaded_as_it_was(here: Ground) -> None:
+    await here.engine.execute(here.create())
+    lease = await here.dispatch.start(here.caller, "boot-1")
+    held = await claim_one(here, lease)
+    first = report(here, held, lease, 1, intents=(Intent("stock", Phase.DO),))
+
+    answer = await here.dispatch.report(first)
+    again = await here.dispatch.report(first)
+
+    assert again.job == answer.job
+    assert again.instance == answer.instance
+    assert again.job.step("stock").state is StepState.RUNNING  # type: ignore[union-attr]
+
+
+async def test_one_key_makes_one_job_however_often_and_at_once_it_is_sent(here: Ground) -> None:
+    requests = [Asked(here.create(), keyed(here, "k1"), name="acme") for _ in range(20)]
+
+    answers = await asyncio.gather(*(here.engine.execute(asked) for asked in requests))
+
+    named = {answer.body["id"] if isinstance(answer, Repeated) else respond(answer).body["id"] for answer in answers}
+    assert len(named) == 1
+    assert await here.admin.fetchval("SELECT count(*) FROM jobs") == 1
+
+
+async def test_a_key_that_was_used_for_another_request_is_refused(here: Ground) -> None:
+    await here.engine.execute(Asked(here.create("one"), keyed(here, "k1"), name="one"))
+
+    with pytest.raises(Problem, match="idempotency-key-reused"):
+        await here.engine.execute(Asked(here.create("two"), keyed(here, "k1", "other"), name="two"))
+
+    assert await here.admin.fetchval("SELECT count(*) FROM jobs") == 1
+
+
+async def test_a_name_is_taken_once(here: Ground) -> None:
+    await here.engine.execute(Asked(here.create("acme"), keyed(here, "k1"), name="acme"))
+
+    with pytest.raises(Problem, match="already an instance"):
+        await here.engine.execute(Asked(here.create("acme"), keyed(here, "k2"), name="acme"))
+
+
+async def test_a_stale_report_is_refused_and_kept_as_evidence(here: Ground) -> None:
+    await here.engine.execute(here.create())
+    lease = await here.dispatch.start(here.caller, "boot-1")
+    zombie = await claim_one(here, lease)
+    next_lease = await here.dispatch.start(here.caller, "boot-2")
+    await here.sweeper.sweep()
+    held = await claim_one(here, next_lease)
+
+    with pytest.raises(Problem, match="stale-fence"):
+        await here.dispatch.report(report(here, zombie, lease, 1, intents=(Intent("stock", Phase.DO),)))
+
+    assert held.job.fence > zombie.job.fence
+    evidence = await here.admin.fetchval("SELECT count(*) FROM audit WHERE action = 'call.refused'")
+    assert evidence == 1
+
+
+async def test_a_repeated_claim_gets_the_same_answer(here: Ground) -> None:
+    await here.engine.execute(here.create())
+    lease = await here.dispatch.start(here.caller, "boot-1")
+
+    first = await claim_one(here, lease, number=1)
+    again = await claim_one(here, lease, number=1)
+
+    assert (again.job.id, again.job.fence) == (first.job.id, first.job.fence)
+
+
+async def test_what_a_heartbeat_does_not_list_is_taken_back(here: Ground) -> None:
+    await here.engine.execute(here.create())
+    lease = await here.dispatch.start(here.caller, "boot-1")
+    held = await claim_one(here, lease)
+    pair = Held(held.job.id, held.job.fence)
+
+    kept = await here.dispatch.beat(here.caller, lease.id, lease.incarnation, 1, 1, [pair])
+    await here.dispatch.beat(here.caller, lease.id, lease.incarnation, 2, 1, [])
+    lost = await here.dispatch.beat(here.caller, lease.id, lease.incarnation, 3, 1, [pair])
+
+    assert kept.lost == ()
+    assert lost.lost == (pair,)
+    assert await here.admin.fetchval("SELECT state FROM jobs") == "ready"
+
+
+async def test_a_released_job_waits_and_says_so(here: Ground) -> None:
+    await here.engine.execute(here.create())
+    lease = await here.dispatch.start(here.caller, "boot-1")
+    held = await claim_one(here, lease)
+    release = Release(
+        id="r1",
+        instance_id=held.instance.id,
+        organization_id=here.organization,
+        actor="tester",
+        job_id=held.job.id,
+        lease_id=lease.id,
+        fence=held.job.fence,
+        until=held.at.replace(year=held.at.year + 1),
+    )
+
+    await here.dispatch.release(release)
+
+    assert await here.dispatch.claim(here.caller, lease.id, lease.incarnation, 2, 1, holds_others=False) == []
+    row = await here.admin.fetchrow("SELECT state, lease_id, waiting_for, fence FROM jobs")
+    assert (row["state"], row["lease_id"], row["waiting_for"]) == ("ready", None, "worker")
+    assert row["fence"] > held.job.fence
+
+
+async def test_many_commands_at_once_share_transactions_and_each_is_applied_once(here: Ground) -> None:
+    requests = [Asked(here.create(f"i{n}"), keyed(here, f"k{n}"), name=f"i{n}") for n in range(100)]
+
+    await asyncio.gather(*(here.engine.execute(asked) for asked in requests))
+
+    assert await here.admin.fetchval("SELECT count(*) FROM instances") == 100
+    transactions = await here.admin.fetchval("SELECT count(DISTINCT xid) FROM events")
+    assert transactions < 100
