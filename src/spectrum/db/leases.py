@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 
+from spectrum.core.errors import Problem
 from spectrum.core.ids import LeaseId, OrganizationId
 from spectrum.core.jobs.model import Lease
 from spectrum.core.jobs.store import Beat, Lapsed, Owned, Unavailable
 from spectrum.core.jobs.table import JobState
 from spectrum.db import rows
+from spectrum.db.losses import BUSY, is_loss
 from spectrum.db.pools import Connection, Pool, scoped
 from spectrum.db.sql import query
 from spectrum.ports import Clock
@@ -32,23 +34,23 @@ _OWNED = query("jobs_owned")
 _TICK = query("cell_tick")
 
 
-LOST = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.QueryCanceledError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.TooManyConnectionsError,
-)
-"""What says that the connection or the server is gone, and nothing about the statement."""
-
-
 def broke_off(error: BaseException) -> Unavailable:
     return Unavailable(f"the database broke off ({str(error) or type(error).__name__})")
+
+
+@contextmanager
+def answerable() -> Iterator[None]:
+    """What the database does of its own accord is `Unavailable`: whoever asked may ask again."""
+    try:
+        yield
+    except Problem as problem:
+        if problem.slug == "unavailable":
+            raise Unavailable(problem.detail) from problem
+        raise
+    except Exception as error:
+        if is_loss(error) or isinstance(error, BUSY):
+            raise broke_off(error) from error
+        raise
 
 
 @dataclass
@@ -126,15 +128,11 @@ class LeaseLane:
 
     async def _read(self, text: str, *arguments: Any) -> list[asyncpg.Record]:
         """Rows that `spectrum_system` sees."""
-        try:
+        with answerable():
             return await self.system.fetch(text, *arguments)
-        except LOST as error:
-            raise broke_off(error) from error
 
     @asynccontextmanager
     async def _scoped(self, organization_id: OrganizationId) -> AsyncIterator[Connection]:
-        try:
+        with answerable():
             async with scoped(self.engine, [organization_id]) as connection:
                 yield connection
-        except LOST as error:
-            raise broke_off(error) from error
