@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 
-from spectrum.core.errors import Problem
 from spectrum.core.ids import LeaseId, OrganizationId
 from spectrum.core.jobs.model import Lease
 from spectrum.core.jobs.store import Beat, Lapsed, Owned, Unavailable
 from spectrum.core.jobs.table import JobState
 from spectrum.db import rows
-from spectrum.db.losses import BUSY, is_loss
+from spectrum.db.losses import answerable
 from spectrum.db.pools import Connection, Pool, scoped
 from spectrum.db.sql import query
 from spectrum.ports import Clock
@@ -32,25 +31,6 @@ _STATE = query("lease_state")
 _LAPSED = query("leases_lapsed")
 _OWNED = query("jobs_owned")
 _TICK = query("cell_tick")
-
-
-def broke_off(error: BaseException) -> Unavailable:
-    return Unavailable(f"the database broke off ({str(error) or type(error).__name__})")
-
-
-@contextmanager
-def answerable() -> Iterator[None]:
-    """What the database does of its own accord is `Unavailable`: whoever asked may ask again."""
-    try:
-        yield
-    except Problem as problem:
-        if problem.slug == "unavailable":
-            raise Unavailable(problem.detail) from problem
-        raise
-    except Exception as error:
-        if is_loss(error) or isinstance(error, BUSY):
-            raise broke_off(error) from error
-        raise
 
 
 @dataclass

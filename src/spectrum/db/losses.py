@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import asyncpg
+
+from spectrum.core.errors import Problem
+from spectrum.core.jobs.store import Unavailable
 
 AWAY = (
     OSError,
@@ -31,3 +37,22 @@ def is_loss(error: BaseException) -> bool:
     # Closing a transaction whose connection was lost complains about that, and hides the loss itself.
     hidden = error.__context__
     return (hidden is not None and is_loss(hidden)) or any(word in str(error) for word in _CLOSED)
+
+
+def broke_off(error: BaseException) -> Unavailable:
+    return Unavailable(f"the database broke off ({str(error) or type(error).__name__})")
+
+
+@contextmanager
+def answerable() -> Iterator[None]:
+    """What the database does of its own accord is `Unavailable`: whoever asked may ask again."""
+    try:
+        yield
+    except Problem as problem:
+        if problem.slug == "unavailable":
+            raise Unavailable(problem.detail) from problem
+        raise
+    except Exception as error:
+        if is_loss(error) or isinstance(error, BUSY):
+            raise broke_off(error) from error
+        raise

@@ -29,8 +29,8 @@ from spectrum.core.jobs.store import (
 )
 from spectrum.core.product.outline import Outline
 from spectrum.db import rows, writing
-from spectrum.db.leases import LeaseLane, answerable, broke_off
-from spectrum.db.losses import BUSY, is_loss
+from spectrum.db.leases import LeaseLane
+from spectrum.db.losses import BUSY, answerable, broke_off, is_loss
 from spectrum.db.pools import Connection, Pooled, drop, give_back
 from spectrum.db.sql import query
 
