@@ -32,3 +32,8 @@ class Wakeups:
         for future in self._waiting.get(topic, ()):
             if not future.done():
                 future.set_result(None)
+
+    def wake_all(self) -> None:
+        """Some wake-up may have been missed: everybody looks."""
+        for topic in list(self._waiting):
+            self.wake(topic)

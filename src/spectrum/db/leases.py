@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncpg
 
+from spectrum.core.errors import Problem
 from spectrum.core.ids import LeaseId, OrganizationId
 from spectrum.core.jobs.model import Lease
 from spectrum.core.jobs.store import Beat, Lapsed, Owned, Unavailable
@@ -43,7 +44,9 @@ class LeaseLane:
 
     async def open_lease(self, lease: Lease, boot: str) -> tuple[Lease, tuple[Owned, ...]]:
         async with self._scoped(lease.organization_id) as connection:
-            await connection.fetchrow(_WORKER_LOCK, lease.worker_id)
+            worker = await connection.fetchrow(_WORKER_LOCK, lease.worker_id)
+            if worker is None or worker["revoked"]:
+                raise Problem("forbidden", f"Worker {lease.worker_id} was revoked: it gets no lease.")
             if known := await connection.fetchrow(_BY_BOOT, lease.worker_id, boot):
                 return rows.lease_of(known), ()
             await connection.execute(_SUPERSEDE, lease.worker_id)

@@ -207,7 +207,7 @@ class Store(Protocol):
     async def open_lease(self, lease: Lease, boot: str) -> tuple[Lease, tuple[Owned, ...]]:
         """Begin the next incarnation of a worker; the older one's lease ends, and what it owned is returned.
 
-        The same `boot` again gets the same lease.
+        The same `boot` again gets the same lease. Raises Problem `forbidden` where the worker was revoked.
         """
 
     async def beat(
