@@ -200,7 +200,7 @@ class Store(Protocol):
         """What a lease holds now, without a lock."""
 
     async def purgeable(self, limit: int) -> Sequence[Candidate]:
-        """Deleted instances whose retention is over and that have no active job."""
+        """Deleted instances whose retention is over, that have no active job and are not on hold."""
 
     # ---- the lease lane
 
