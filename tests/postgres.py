@@ -164,7 +164,7 @@ def _start_keeper(folder: Path) -> None:
         keeper = subprocess.Popen(
             [sys.executable, "-m", "tests.postgres", str(folder), str(_session().pid)],
             cwd=REPOSITORY,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY / "src"), str(REPOSITORY)])},
+            env=python_environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -176,9 +176,18 @@ def _start_keeper(folder: Path) -> None:
         while not (folder / "server.json").exists():
             if select.select([watch], [], [], 0.02)[0] or time.monotonic() > deadline:
                 raise SpectrumError(f"its keeper said: {(folder / 'keeper.log').read_text()[-2000:]}")
+    except BaseException:
+        keeper.kill()
+        keeper.wait()
+        raise
     finally:
         os.close(watch)
     keeper.returncode = 0  # it goes on beside us, and ends by itself
+
+
+def python_environment() -> dict[str, str]:
+    """The environment of a Python that finds what this one finds."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 # ---- the keeper's side
@@ -222,7 +231,10 @@ def _serve(folder: Path) -> tuple[Embedded | None, dict[str, Any]]:
 
 
 async def _make_template(admin_url: str, secret: bytes) -> None:
-    admin = await asyncpg.connect(admin_url)
+    try:
+        admin = await asyncpg.connect(admin_url, timeout=10)
+    except (OSError, ValueError, asyncpg.PostgresError) as error:
+        raise SpectrumError(f"the server can't be entered ({error}).") from error
     try:
         await admin.execute(f"DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)")
     finally:

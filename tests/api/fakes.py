@@ -17,12 +17,12 @@ from spectrum.api.deps import Caller, Change, Condition, DryRun, Has, Paging, Wa
 from spectrum.api.models import Name, Wish
 from spectrum.api.routing import Route, operation, reply
 from spectrum.api.services import Services
-from spectrum.api.signed import signed_call
+from spectrum.api.signed import call_of
 from spectrum.control.commands import Mutation, Reply
 from spectrum.core.access import Action, Principal
 from spectrum.core.errors import Problem
 from spectrum.core.ids import OrganizationId
-from spectrum.core.signing import Signer
+from spectrum.core.signing import Signer, proven_call
 from spectrum.ports import SystemClock, SystemEntropy
 from spectrum.telemetry import Metrics
 from tests.api import support
@@ -105,7 +105,7 @@ worker_router = APIRouter(prefix="/worker/v1")
 
 @worker_router.post("/echo")
 async def echo(request: Request) -> Response:
-    call = await signed_call(request)
+    call = proven_call(await call_of(request), SystemClock().now())
     if call.number == 13:
         raise RuntimeError("thirteen")
     return JSONResponse({"key_id": call.key_id, "number": call.number})
@@ -121,7 +121,10 @@ async def served() -> AsyncIterator[tuple[httpx2.AsyncClient, FakeIdempotency, R
         products=nothing,
         targets=nothing,
         workers=nothing,
+        instances=nothing,
+        jobs=nothing,
         log=nothing,
+        desk=nothing,
         readiness=ready,
         metrics=Metrics(),
         clock=SystemClock(),

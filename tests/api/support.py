@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,18 +14,14 @@ import httpx2
 
 from spectrum.api.app import create_app
 from spectrum.api.services import Services
-from spectrum.control.changes import Changes
 from spectrum.control.identity import Identity
-from spectrum.control.log import Log
-from spectrum.control.products import Products
-from spectrum.control.readiness import Readiness
 from spectrum.control.secrets import CellKeys, load_or_create
-from spectrum.control.targets import Targets
 from spectrum.control.workers import Workers
 from spectrum.core.access import TOKEN_ENTROPY, TokenText, make_token
-from spectrum.db.pools import Pool, Role, open_pool
-from spectrum.ports import SystemClock, SystemEntropy
-from spectrum.telemetry import Metrics
+from spectrum.db.pools import Role, open_pool
+from spectrum.ports import SystemEntropy
+from spectrum.server import ControlPlane
+from spectrum.settings import ServerSettings
 from tests.postgres import Database
 
 PUBLIC_URL = "http://127.0.0.1:8420"
@@ -118,25 +114,6 @@ class Api:
         return self.caller(token)
 
 
-def services_of(pools: Mapping[Role, Pool], keys: CellKeys) -> tuple[Services, Identity, Workers]:
-    changes = Changes(pools[Role.API], pools[Role.ENGINE], keys.keyring, ENTROPY)
-    identity = Identity(changes, pools[Role.SYSTEM])
-    workers = Workers(changes, pools[Role.SYSTEM], keys.signing_key_id)
-    services = Services(
-        identity=identity,
-        idempotency=changes,
-        products=Products(changes),
-        targets=Targets(changes),
-        workers=workers,
-        log=Log(pools[Role.API]),
-        readiness=Readiness(pools[Role.SYSTEM]),
-        metrics=Metrics(),
-        clock=SystemClock(),
-        entropy=ENTROPY,
-    )
-    return services, identity, workers
-
-
 @asynccontextmanager
 async def serving(database: Database, folder: Path) -> AsyncIterator[Api]:
     async with AsyncExitStack() as stack:
@@ -145,7 +122,9 @@ async def serving(database: Database, folder: Path) -> AsyncIterator[Api]:
             pools[role] = await open_pool(database.urls[role], role, "test", size=4)
             stack.push_async_callback(pools[role].close)
         keys = load_or_create(folder / "master.key", ENTROPY)
-        services, identity, workers = services_of(pools, keys)
+        plane = ControlPlane(ServerSettings(public_url=PUBLIC_URL), keys, pools)
+        stack.push_async_callback(plane.tasks.close)
+        services, identity, workers = plane.services(), plane.identity, plane.workers
         transport = httpx2.ASGITransport(create_app(services, PUBLIC_URL), raise_app_exceptions=False)
         http = await stack.enter_async_context(httpx2.AsyncClient(transport=transport, base_url=PUBLIC_URL))
         yield Api(services, identity, workers, keys, database, http)

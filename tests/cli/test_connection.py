@@ -22,8 +22,9 @@ def empty(server: Canned) -> None:
 def installation(shell: Shell, url: str, token: str = "of-the-folder") -> None:
     folder = shell.folder / ".spectrum"
     folder.mkdir(mode=0o700)
-    (folder / "url").write_text(url + "\n")
-    (folder / "token").write_text(token + "\n")
+    for name, text in (("url", url), ("token", token)):
+        (folder / name).write_text(text + "\n")
+        (folder / name).chmod(0o600)
 
 
 def authorization(server: Canned) -> str | None:

@@ -131,7 +131,7 @@ def _job(rows: Rows) -> None:
         created_at=NOW,
     )["id"]
     step = {"job_id": job, "position": 1, "name": "prepare", "action": "prepare", "wants": "nothing", "phase": "do"}
-    limits = {"tries_allowed": 5, "attempt_seconds": 60.0, "step_seconds": 300.0, "retry_cap": 60.0}
+    limits = {"tries_allowed": 5, "attempt_seconds": 60.0, "step_seconds": 300.0, "retry_cap": 30.0}
     step_id = rows.add("steps", id=make_id("stp"), **step, **limits, state="pending")["id"]
     attempt = {"job_id": job, "step_id": step_id, "number": 1, "phase": "do", "cause": "first", "fence": 1}
     rows.add("attempts", **attempt, token=2, intent_at=NOW)

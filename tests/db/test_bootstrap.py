@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,24 @@ async def test_a_role_that_passes_row_level_security_is_refused(own_server: Serv
         await admin.execute("ALTER ROLE spectrum_api NOBYPASSRLS")
     finally:
         await admin.close()
+
+
+async def test_an_admin_that_may_not_make_roles_is_told_what_it_lacks(own_server: Server) -> None:
+    admin = await asyncpg.connect(own_server.url())
+    try:
+        await admin.execute("CREATE ROLE guest LOGIN PASSWORD 'g'")
+    finally:
+        await admin.close()
+    with pytest.raises(BootstrapError, match="CREATEROLE and CREATEDB"):
+        await bootstrap(own_server.url(user="guest", password="g"), "never", derive_passwords(b"g"))
+
+
+async def test_a_database_that_does_not_answer_is_told_without_its_password() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with pytest.raises(BootstrapError, match=f"127.0.0.1:{port}/postgres can't be entered") as refused:
+        await bootstrap(f"postgresql://admin:hidden@127.0.0.1:{port}/postgres", "never", derive_passwords(b"x"))
+    assert "hidden" not in str(refused.value)
 
 
 async def test_no_password_reaches_the_server_s_log(own_server: Server) -> None:

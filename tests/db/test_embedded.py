@@ -24,6 +24,7 @@ import pytest
 from spectrum.db import embedded_place
 from spectrum.db.embedded import Embedded, EmbeddedError, Server
 from spectrum.db.embedded_place import find_account, wheel_binaries
+from tests.postgres import ENVIRONMENT_URL, REPOSITORY, python_environment
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root drops to another account: run the tests as root too")
 
@@ -166,7 +167,7 @@ def test_it_ends_with_its_parent_where_that_is_asked_for(tmp_path: Path) -> None
         "time.sleep(600)"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "home")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=python_environment()) as parent:
         assert parent.stdout is not None
         server = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
@@ -180,7 +181,7 @@ def test_it_outlives_its_parent_otherwise(make: Make, tmp_path: Path) -> None:
         "print(Embedded(pathlib.Path(sys.argv[1]), durable=False).start().pid, flush=True)"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "home")]
-    pid = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    pid = int(subprocess.run(command, capture_output=True, text=True, check=True, env=python_environment()).stdout)
     server = make().running()
     assert server is not None
     assert server.pid == pid
@@ -296,6 +297,17 @@ def test_root_runs_it_as_an_unprivileged_account(make: Make) -> None:
 
 
 @AS_ROOT
+def test_data_of_another_user_is_left_alone(make: Make) -> None:
+    embedded = make()
+    embedded.start()
+    embedded.stop()
+    os.chown(embedded.place.data, 12345, -1)
+    with pytest.raises(EmbeddedError, match="belongs to uid 12345"):
+        embedded.start()
+    embedded.place.account.give(embedded.place.data)
+
+
+@AS_ROOT
 def test_a_private_home_stays_private_and_the_data_goes_where_the_account_gets_in(make: Make, tmp_path: Path) -> None:
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
@@ -404,11 +416,10 @@ def test_the_test_session_s_server_ends_with_a_session_that_is_killed(tmp_path: 
     folder = tmp_path / "session"
     folder.mkdir()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as session:
-        root = Path(__file__).parent.parent.parent
-        environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}:{root}"}
-        environment.pop("SPECTRUM_TEST_DATABASE_URL", None)
+        environment = python_environment()
+        environment.pop(ENVIRONMENT_URL, None)
         command = [sys.executable, "-m", "tests.postgres", str(folder), str(session.pid)]
-        keeper = psutil.Popen(command, cwd=root, env=environment)
+        keeper = psutil.Popen(command, cwd=REPOSITORY, env=environment)
         while not (folder / "server.json").exists():
             assert keeper.poll() is None
         servers = keeper.children()

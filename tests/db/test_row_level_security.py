@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class World:
     own: Rows
     other: Rows
     platform: Rows
+    connections: dict[Role, asyncpg.Connection[asyncpg.Record]]
 
     def scope(self, name: str) -> list[str] | None:
         own, other = self.own.organization_id, self.other.organization_id
@@ -41,7 +43,7 @@ class World:
 
     @asynccontextmanager
     async def as_role(self, role: Role, scope: list[str] | None) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-        connection = await asyncpg.connect(self.database.urls[role])
+        connection = self.connections[role]
         transaction = connection.transaction()
         await transaction.start()
         try:
@@ -50,7 +52,6 @@ class World:
             yield connection
         finally:
             await transaction.rollback()
-            await connection.close()
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,9 @@ def module_database(postgres: PostgresServer) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="module")
-async def world(module_database: Database) -> World:
-    world = World(module_database, rows_of("acme"), rows_of("beta"), platform_rows())
+async def world(module_database: Database) -> AsyncIterator[World]:
+    connections = {role: await asyncpg.connect(module_database.urls[role]) for role in Role}
+    world = World(module_database, rows_of("acme"), rows_of("beta"), platform_rows(), connections)
     admin = await asyncpg.connect(module_database.admin_url)
     try:
         for rows in (world.own, world.other, world.platform):
@@ -73,7 +75,9 @@ async def world(module_database: Database) -> World:
         )
     finally:
         await admin.close()
-    return world
+    yield world
+    for connection in connections.values():
+        await connection.close()
 
 
 def _column(table: str) -> str:
@@ -351,6 +355,17 @@ async def test_a_batch_over_several_organizations_updates_all_of_them(world: Wor
             both,
         )
     assert status == f"UPDATE {expected}"
+
+
+async def test_the_scope_is_read_once_per_statement_and_ids_are_still_looked_up(world: World) -> None:
+    async with world.as_role(Role.ENGINE, world.scope(BOTH)) as connection:
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        for table in ("instances", "jobs", "steps"):
+            rows = await connection.fetch(f"EXPLAIN SELECT * FROM {table} WHERE id = $1", world.own[table]["id"])
+            plan = "\n".join(row[0] for row in rows)
+            assert "InitPlan 1" in plan, plan
+            assert "InitPlan 2" not in plan, plan
+            assert re.search(r"Index Cond: .*\bid = ", plan), plan
 
 
 async def test_only_the_platform_makes_organizations(world: World) -> None:

@@ -20,9 +20,12 @@ from tests.local.conftest import listener
 
 
 def test_the_folder_and_its_secrets_are_the_callers_alone(tmp_path: Path) -> None:
-    os.umask(0o000)
     home = Home(tmp_path / "home")
-    prepare(home)
+    before = os.umask(0o000)
+    try:
+        prepare(home)
+    finally:
+        os.umask(before)
     assert stat.S_IMODE(home.root.stat().st_mode) == 0o700
     assert stat.S_IMODE(home.token.stat().st_mode) == 0o600
 

@@ -13,7 +13,7 @@ import pytest
 
 from spectrum.local import lifecycle, parts
 from spectrum.local.home import Home
-from tests.local.conftest import free_ports, listener, processes_of
+from tests.local.conftest import free_ports, listener, processes_of, until
 
 STARTER = """
 import sys
@@ -45,4 +45,6 @@ def test_a_start_killed_at_random_moments_converges(home: Home, seed: int) -> No
     lifecycle.await_running(home, ("one", "two"), timeout=60.0)
     status = lifecycle.read(home)
     assert status.running
-    assert sorted(processes_of(home)) == sorted(filter(None, [status.supervisor, *(part.pid for part in status.parts)]))
+    expected = sorted(filter(None, [status.supervisor, *(part.pid for part in status.parts)]))
+    until(lambda: sorted(processes_of(home)) == expected)
+    assert len(expected) == 3

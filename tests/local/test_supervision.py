@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -135,6 +138,16 @@ def test_a_stubborn_part_is_ended_when_its_grace_is_over(home: Home) -> None:
     assert processes_of(home) == []
 
 
+def test_a_stranger_on_its_port_does_not_make_a_part_run(home: Home) -> None:
+    (port,) = free_ports(1)
+    lifecycle.start(home, (program(home, "mute", "import signal; signal.pause()", port=port),))
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", port))
+        stranger.listen()
+        with pytest.raises(LocalError, match="not ready"):
+            lifecycle.await_running(home, ("mute",), timeout=1.0)
+
+
 def test_two_installations_run_side_by_side(make_home: Callable[[str], Home]) -> None:
     left, right = make_home("left"), make_home("right")
     one, two = free_ports(2)
@@ -152,3 +165,12 @@ def test_a_second_supervisor_of_a_home_steps_back(home: Home) -> None:
     lifecycle._spawn(home)
     assert lifecycle.read(home).supervisor == supervisor
     assert pids(home) == before
+
+
+def test_a_supervisor_that_comes_after_down_starts_nothing(home: Home) -> None:
+    (port,) = free_ports(1)
+    up(home, listener(home, "part", port))
+    lifecycle.stop(home, lambda _: None)
+    late = subprocess.run([sys.executable, "-m", "spectrum.local.supervisor", str(home.root)], timeout=60.0)
+    assert late.returncode == 0
+    assert processes_of(home) == []

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from spectrum.control.commands import Listing, Mutation, Page, Reply
 from spectrum.control.instances import Filters
 from spectrum.control.jobs import JobFilters
-from spectrum.control.secrets import CellKeys
 from spectrum.control.specs import Order
 from spectrum.core.access import Principal
 from spectrum.core.signing import Call
@@ -127,9 +126,6 @@ class Log(Protocol):
 
 class Desk(Protocol):
     """Where workers are served."""
-
-    @property
-    def keys(self) -> CellKeys: ...
 
     async def serve(self, what: str, call: Call, lease_id: str | None) -> Any:
         """The answer to a signed call. Raises Problem."""

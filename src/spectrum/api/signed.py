@@ -5,43 +5,14 @@ from __future__ import annotations
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from spectrum.api.services import Services
-from spectrum.core.errors import Problem
-from spectrum.core.signing import (
-    Call,
-    CallSignature,
-    ReadCall,
-    Signer,
-    call_signature,
-    fold,
-    public_key,
-    read_call,
-    sign_answer,
-    target_uri,
-    verify_call,
-)
+from spectrum.core.signing import Call, CallSignature, Signer, call_signature, fold, sign_answer, target_uri
 from spectrum.ports import Clock
 
 PREFIX = "/worker/v1/"
 
 
-async def signed_call(request: Request) -> ReadCall:
-    """The call, proven to be signed by the key that it names. Whose key that is, and whether its number is new, comes next.
-
-    Raises Problem `signature-invalid` or `signature-replayed`.
-    """
-    services: Services = request.app.state.services
-    now = services.clock.now()
-    read = read_call(await _call_of(request), now)
-    try:
-        key = public_key(read.key_id)
-    except ValueError as error:
-        raise Problem("signature-invalid", f"The key id of the signature is no good: {error}.") from None
-    verify_call(read, key, now)
-    return read
-
-
-async def _call_of(request: Request) -> Call:
+async def call_of(request: Request) -> Call:
+    """The request as it was signed."""
     path = request.scope.get("raw_path") or request.scope["path"].encode()
     query = request.scope["query_string"].decode("latin-1")
     target = target_uri(request.app.state.public_url, path.decode("latin-1"), query)

@@ -43,7 +43,11 @@ def up(
         from spectrum.cli.server import missing
 
         raise missing(error, "server") from None
-    ready = commands.up(session.say)
+    try:
+        ready = commands.up(session.say)
+    except KeyboardInterrupt:
+        session.say("\nInterrupted. Go on: spectrum up; or stop what runs: spectrum down")
+        raise
     session.show_data(_data(ready), lambda: _text(ready), ready.instance)
     if foreground:
         commands.attend(session.say)

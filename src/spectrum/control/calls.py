@@ -54,9 +54,8 @@ class Calls:
         they are idempotent by what they say.
         """
         now = self.clock.now()
-        read = signing.read_call(call, now)
+        read = signing.proven_call(call, now)
         worker = await self._worker(read.key_id)
-        signing.verify_call(read, signing.public_key(read.key_id), now)
         if lease_id is not None and not await self._use(worker, lease_id, read.number):
             raise signing.replayed(read.number, now)
         return worker

@@ -89,11 +89,8 @@ class Desk:
     async def _enrol(self, call: Call) -> wire.Enrolled:
         """The call is signed with the very key that it brings."""
         asked: wire.Enrol = wire.decode(wire.Enrol, call.body)
-        now = self.clock.now()
-        read = signing.read_call(call, now)
-        if read.key_id != asked.signing_key:
+        if signing.proven_call(call, self.clock.now()).key_id != asked.signing_key:
             raise Problem("signature-invalid", "A worker enrols with a call that is signed with its own key.")
-        signing.verify_call(read, signing.public_key(read.key_id), now)
         applicant = Applicant(
             asked.name,
             bytes.fromhex(asked.signing_key),

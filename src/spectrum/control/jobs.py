@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -14,7 +13,7 @@ from spectrum.control.wakeups import Wakeups, within
 from spectrum.core.access import Principal
 from spectrum.core.errors import Problem
 from spectrum.core.ids import JobId
-from spectrum.core.jobs.commands import Answer, Cancel, Command, Hint, Repeated
+from spectrum.core.jobs.commands import Answer, Cancel, Repeated
 from spectrum.core.jobs.store import Asked, Keyed
 from spectrum.db.pools import Connection
 from spectrum.db.sql import query
@@ -41,19 +40,9 @@ class JobFilters:
     operation: str | None = None
 
 
-def announcing(wakeups: Wakeups) -> Callable[[Sequence[Command], Sequence[Hint]], None]:
-    """What the engine calls after a commit: whoever waits for news of an instance, or for work in a pool, looks again."""
-
-    def committed(commands: Sequence[Command], hints: Sequence[Hint]) -> None:
-        for topic in {command.instance_id for command in commands} | {hint.pool_id for hint in hints}:
-            wakeups.wake(topic)
-
-    return committed
-
-
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """Jobs in PostgreSQL. `wakeups` are told by the engine's commits (`announcing`)."""
+    """Jobs in PostgreSQL. `wakeups`: the engine's commits wake an instance's id."""
 
     changes: Changes
     engine: Engine

@@ -170,6 +170,20 @@ def verify_call(read: ReadCall, key: Ed25519PublicKey, now: datetime) -> None:
         raise _invalid("the signature does not match the call and the key it names", now) from None
 
 
+def proven_call(call: Call, now: datetime) -> ReadCall:
+    """The call, proven to be signed by the key that it names. Whose key that is, and whether its number is new, comes next.
+
+    Raises Problem `signature-invalid` or `signature-replayed`.
+    """
+    read = read_call(call, now)
+    try:
+        key = public_key(read.key_id)
+    except ValueError as error:
+        raise _invalid(f"the key id of the signature is no good: {error}", now) from None
+    verify_call(read, key, now)
+    return read
+
+
 def call_signature(headers: Mapping[str, str]) -> CallSignature | None:
     """The call's signature as its answer will cover it; None where there is none that could be covered."""
     match = _SIGNATURE.fullmatch(headers.get("signature", ""))

@@ -5,6 +5,7 @@ Every start runs it; several copies may run it at once.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -20,12 +21,13 @@ import asyncpg
 
 from spectrum.core import ids
 from spectrum.core.errors import SpectrumError
-from spectrum.db.migrations import migrate
+from spectrum.db.migrations import MigrationBlocked, migrate
 from spectrum.db.pools import SET_SCOPE, Connection, Role
 from spectrum.db.sql import query
 from spectrum.db.upkeep import AHEAD_DAYS, make_partitions
 
 OLDEST_VERSION = 15
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)  # seconds between the tries of a migration
 _LOCK = "select pg_advisory_lock(hashtext('spectrum.bootstrap'))"
 _IDENTITY = query("cell_identity")
 _FOR_UPDATE = query("cell_for_update")
@@ -85,15 +87,21 @@ async def bootstrap(
 
     `new_epoch` raises the epoch whatever was found. Partitions are made `ahead_days` ahead.
 
-    Raises `BootstrapError`, and asyncpg's errors where PostgreSQL does not answer.
+    Raises `BootstrapError`.
     """
     urls = role_urls(admin_url, database, passwords)
     async with _connected(admin_url) as admin:
         _refuse_old(admin)
         await admin.execute(_LOCK)  # falls with the connection; held over all that follows
-        await _make_roles(admin, passwords)
-        await make_database(admin, database)
-        await migrate(urls[Role.OWNER])
+        try:
+            await _make_roles(admin, passwords)
+            await make_database(admin, database)
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise BootstrapError(
+                f"This database user may not do what a first start needs ({error}): name a superuser, "
+                "or one with CREATEROLE and CREATEDB, in SPECTRUM_DATABASE_URL."
+            ) from error
+        await _migrate(urls[Role.OWNER])
         async with _connected(urls[Role.SYSTEM]) as system:
             await make_partitions(system, ahead_days)
         async with _connected(urls[Role.OWNER]) as owner:
@@ -135,6 +143,16 @@ async def _one(connection: Connection, statement: str) -> asyncpg.Record:
     if row is None:
         raise BootstrapError("The cell's row is hidden or gone: restore the database from its last backup.")
     return row
+
+
+async def _migrate(url: str) -> None:
+    """A running system holds its tables for moments: the next try finds a gap."""
+    for pause in _PAUSES:
+        try:
+            return await migrate(url)
+        except MigrationBlocked:
+            await asyncio.sleep(pause)
+    raise BootstrapError("The database was too busy to be migrated: end its long transactions and start again.")
 
 
 def _refuse_old(admin: Connection) -> None:
@@ -180,7 +198,13 @@ def quoted(name: str) -> str:
 
 @asynccontextmanager
 async def _connected(url: str) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        connection = await asyncpg.connect(url, timeout=10)
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        where = url.rpartition("@")[2]
+        raise BootstrapError(
+            f"PostgreSQL at {where} can't be entered ({error or 'no answer'}): start it or correct SPECTRUM_DATABASE_URL."
+        ) from error
     try:
         yield connection
     finally:

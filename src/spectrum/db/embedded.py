@@ -148,6 +148,12 @@ class Embedded:
             raise EmbeddedError(
                 f"{data} holds a PostgreSQL or other files that SPECTRUM did not make: move them away or set SPECTRUM_HOME."
             )
+        owner, account = data.stat().st_uid, self.place.account
+        if owner != account.uid:
+            raise EmbeddedError(
+                f"{data} belongs to uid {owner}, and PostgreSQL would run as {account.name} (uid {account.uid}): "
+                "run SPECTRUM as the user that began here, or set SPECTRUM_HOME."
+            )
         found, ours = (data / "PG_VERSION").read_text().strip(), self._major()
         if found != ours:
             raise EmbeddedError(

@@ -1,7 +1,7 @@
 -- The whole current schema. A new database gets it through the migrations; a test proves that both are the same.
 --
 -- Conventions
--- * Ids are text in the "C" collation, `<prefix>_<UUIDv7>`, checked where a row is born (ADR 0002). They sort by time, so what
+-- * Ids are text in the "C" collation, `<prefix>_<UUIDv7>`, checked where a row is born (docs/adr/0010). They sort by time, so what
 --   only grows is partitioned by its id.
 -- * `organization_id` is on every row that belongs to somebody, and part of every reference between such rows: foreign keys are
 --   checked past row-level security, so the key itself has to keep organizations apart (P11).

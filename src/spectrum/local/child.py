@@ -13,6 +13,7 @@ from typing import Any
 from spectrum.local import identity
 from spectrum.local.home import Home
 from spectrum.local.identity import Identity
+from spectrum.local.listeners import listens
 from spectrum.local.logs import rotate, say, tail
 from spectrum.local.parts import Part, accepts
 
@@ -75,7 +76,7 @@ class Child:
             self._ended()
         if self._identity is None:
             return self._try_start()
-        if self.state is State.STARTING and (self.part.port is None or accepts(self.part.port)):
+        if self.state is State.STARTING and self._is_ready(self._identity.pid):
             self._become(State.RUNNING)
         if identity.uptime(self._identity) >= STABLE:
             self._quick_ends = 0
@@ -101,6 +102,11 @@ class Child:
             "waits_for": self._waits_for,
             "last_error": self._error,
         }
+
+    def _is_ready(self, pid: int) -> bool:
+        """Whether its port is open, and open by itself: a stranger there is no sign of life."""
+        port = self.part.port
+        return port is None or (accepts(port) and (self.part.adopts or listens(pid, port)))
 
     def _try_start(self) -> float:
         wait = self._start_at - time.monotonic()

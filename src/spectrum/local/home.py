@@ -89,6 +89,11 @@ class Home:
         return self.run / "parts.json"
 
     @property
+    def unwanted_parts(self) -> Path:
+        """What `parts` becomes with `down`: a supervisor that comes late finds nothing to start."""
+        return self.run / "parts.stopped.json"
+
+    @property
     def state(self) -> Path:
         return self.run / "state.json"
 

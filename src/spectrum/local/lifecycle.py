@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -10,17 +9,15 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from spectrum.local import identity, parts
 from spectrum.local.child import State, read_record, stop_orphan
 from spectrum.local.errors import LocalError
 from spectrum.local.home import Home, port_is_free
-from spectrum.local.identity import Identity
 from spectrum.local.listeners import owner_of
 from spectrum.local.logs import tail
 from spectrum.local.parts import Part
-from spectrum.local.supervisor import take_lock
+from spectrum.local.supervisor import living_supervisor, stored_state, take_lock
 
 START_SECONDS = 180.0
 PAUSE = 0.05
@@ -58,7 +55,7 @@ class Status:
 def start(home: Home, wanted: tuple[Part, ...]) -> None:
     """Have a supervisor keep exactly these parts running. Returns once it does, not once they are ready."""
     parts.store(home, wanted)
-    running = _supervisor(home)
+    running = living_supervisor(home)
     if not (running and identity.send(running, signal.SIGHUP)):
         for part in wanted:
             _refuse_taken_port(home, part)
@@ -87,8 +84,8 @@ def stop(home: Home, report: Report) -> None:
     """Stop supervisor and parts, in reverse order, whoever started them. Data stays."""
     if not home.run.is_dir():
         return
-    wanted = parts.load(home) if home.parts.exists() else ()
-    if running := _supervisor(home):
+    wanted = parts.withdraw(home)
+    if running := living_supervisor(home):
         report("Stopping the parts")
         identity.end(running, signal.SIGTERM, sum(part.grace for part in wanted) + 10.0)
     lock = take_lock(home, seconds=10.0)
@@ -105,8 +102,8 @@ def stop(home: Home, report: Report) -> None:
 
 def read(home: Home) -> Status:
     """What the supervisor wrote last, held against the processes that are really there."""
-    entries = _stored(home).get("parts", ())
-    supervisor = _supervisor(home)
+    entries = stored_state(home).get("parts", ())
+    supervisor = living_supervisor(home)
     found = tuple(_part_status(home, entry, supervisor is not None) for entry in entries)
     return Status(str(home.root), supervisor.pid if supervisor else None, found)
 
@@ -130,13 +127,6 @@ def _part_status(home: Home, entry: dict[str, object], supervised: bool) -> Part
     )
 
 
-def _supervisor(home: Home) -> Identity | None:
-    """The living holder of the lock. It has always written its state soon after it took the lock."""
-    stored = _stored(home).get("supervisor")
-    supervisor = Identity(**stored) if stored else None
-    return supervisor if supervisor and identity.alive(supervisor) else None
-
-
 def _spawn(home: Home) -> None:
     """Start a supervisor of its own session; it stays when this process and its terminal end."""
     with home.log("supervisor").open("ab") as log:
@@ -149,33 +139,24 @@ def _spawn(home: Home) -> None:
             start_new_session=True,
         )
     deadline = time.monotonic() + 15.0
-    while not (running := _supervisor(home)):
+    while not (running := living_supervisor(home)):
         if time.monotonic() >= deadline:
             said = " ".join(tail(home.log("supervisor"), 1))
             raise LocalError(f"The supervisor does not start: {said}", f"Look into {home.log('supervisor')}")
         time.sleep(PAUSE)
     if running.pid != process.pid:  # one that an interrupted command had started was first
-        process.wait()
         identity.send(running, signal.SIGHUP)
+        process.wait()
     process.returncode = 0  # it outlives this process on purpose: nothing to warn about
 
 
 def _await_taken_up(home: Home, wanted: tuple[Part, ...]) -> None:
     """Until the supervisor says that these are the parts that it keeps: what it said before is of others."""
     deadline = time.monotonic() + sum(part.grace for part in wanted) + 15.0
-    while _stored(home).get("wanted") != parts.fingerprint(wanted):
+    while stored_state(home).get("wanted") != parts.fingerprint(wanted):
         if time.monotonic() >= deadline:
             raise LocalError("The supervisor does not take up its parts", f"Look into {home.log('supervisor')}")
         time.sleep(PAUSE)
-
-
-def _stored(home: Home) -> dict[str, Any]:
-    """What the supervisor wrote last; empty where it has written nothing."""
-    try:
-        stored = json.loads(home.state.read_text())
-    except (OSError, ValueError):
-        return {}
-    return stored if isinstance(stored, dict) else {}
 
 
 def _refuse_taken_port(home: Home, part: Part) -> None:

@@ -20,10 +20,16 @@ def owner_of(port: int) -> str:
     return "another program"
 
 
+def listens(pid: int, port: int) -> bool:
+    """Whether this very process listens on the port. The caller must be its owner."""
+    return not set(_sockets(port)).isdisjoint(_links(Path(f"/proc/{pid}/fd")))
+
+
 def _links(folder: Path) -> Iterator[str]:
-    for entry in folder.iterdir():
-        with contextlib.suppress(OSError):
-            yield str(entry.readlink())
+    with contextlib.suppress(OSError):
+        for entry in folder.iterdir():
+            with contextlib.suppress(OSError):
+                yield str(entry.readlink())
 
 
 def _sockets(port: int) -> Iterator[str]:

@@ -50,7 +50,22 @@ def store(home: Home, parts: tuple[Part, ...]) -> None:
 
 
 def load(home: Home) -> tuple[Part, ...]:
-    return tuple(_part(entry) for entry in json.loads(home.parts.read_text()))
+    """What is wanted running: nothing after `down`."""
+    return _read(home.parts)
+
+
+def withdraw(home: Home) -> tuple[Part, ...]:
+    """Want nothing running any more, also across a crash. Answers what was wanted, now or before an earlier withdrawal."""
+    if home.parts.exists():
+        home.parts.replace(home.unwanted_parts)
+    return _read(home.unwanted_parts)
+
+
+def _read(path: Path) -> tuple[Part, ...]:
+    try:
+        return tuple(_part(entry) for entry in json.loads(path.read_text()))
+    except FileNotFoundError:
+        return ()
 
 
 def fingerprint(parts: tuple[Part, ...]) -> str:

@@ -15,13 +15,16 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from spectrum.local import identity, parts
 from spectrum.local.child import LOCK_DESCRIPTOR, Child
 from spectrum.local.home import Home, write
+from spectrum.local.identity import Identity
 from spectrum.local.logs import say
 
 TICK = 1.0  # seconds between two looks at ports, logs and back-off
@@ -43,7 +46,7 @@ class Supervisor:
         while not self._stopping:
             if self._reload:
                 self._reload = False
-                self._take_up(parts.load(self._home))
+                self._take_up(parts.load(self._home) or tuple(child.part for child in self._children))
             pause = min([TICK, *(child.tend() for child in self._children)])
             self._publish()
             self._sleep(pause)
@@ -105,7 +108,23 @@ class Supervisor:
             self._publish()
 
 
-def take_lock(home: Home, seconds: float) -> int | None:
+def stored_state(home: Home) -> dict[str, Any]:
+    """What the supervisor wrote last; empty where it has written nothing."""
+    try:
+        stored = json.loads(home.state.read_text())
+    except (OSError, ValueError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
+
+
+def living_supervisor(home: Home) -> Identity | None:
+    """The living holder of the lock. It writes its state soon after it took the lock."""
+    stored = stored_state(home).get("supervisor")
+    supervisor = Identity(**stored) if stored else None
+    return supervisor if supervisor and identity.alive(supervisor) else None
+
+
+def take_lock(home: Home, seconds: float, give_up: Callable[[], object] = lambda: False) -> int | None:
     """The lock of the one supervisor, or None if it is not to be had within `seconds`. It ends with its holder."""
     descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + seconds
@@ -114,7 +133,7 @@ def take_lock(home: Home, seconds: float) -> int | None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return descriptor
         except BlockingIOError:
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= deadline or give_up():
                 os.close(descriptor)
                 return None
             time.sleep(0.02)
@@ -122,9 +141,10 @@ def take_lock(home: Home, seconds: float) -> int | None:
 
 def main() -> None:
     home = Home(Path(sys.argv[1]))
-    descriptor = take_lock(home, seconds=5.0)
-    if descriptor is None:
-        say(f"{home.root} has a supervisor already")
+    # A part that is just being launched holds the lock for a moment; another supervisor holds it for good.
+    descriptor = take_lock(home, seconds=5.0, give_up=lambda: living_supervisor(home))
+    if descriptor is None or not parts.load(home):
+        say(f"nothing to supervise in {home.root}: it has a supervisor already, or is down")
         raise SystemExit(0)
     os.dup2(descriptor, LOCK_DESCRIPTOR, inheritable=False)
     os.close(descriptor)

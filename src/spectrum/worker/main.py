@@ -51,7 +51,7 @@ class Membership:
 def run(targets: tuple[str, ...] = ()) -> None:
     """Be a worker until SIGTERM or SIGINT. Raises `WorkerError`, `SettingsError`, `KeyFileError`."""
     settings = load(WorkerSettings)
-    configure_logs(settings.log_format)
+    configure_logs(settings.log_format, SystemClock())
     chosen = targets or settings.targets
     if not chosen:
         raise WorkerError("No target was given. Run: spectrum worker run --target process:///srv/spectrum")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
+import pwd
 import socket
 import subprocess
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
@@ -16,7 +19,7 @@ import pytest
 from spectrum.core.errors import Fault
 from spectrum.core.product.resources import Facts
 from spectrum.providers.process import ProcessProvider, interpreters
-from spectrum.providers.process.shim import ports
+from spectrum.providers.process.shim import accounts, ports
 from spectrum.providers.process.shim.refusals import Refusal
 from spectrum.providers.process.supervisors import private_parent
 from spectrum.providers.protocol import Health, Presence
@@ -29,6 +32,9 @@ pytestmark = pytest.mark.anyio
 NOBODY = 65534
 REPOSITORY = Path(__file__).parents[3]
 SUPERVISOR = "tests/providers/process/test_process_supervisor.py::test_"
+CHOSEN = (
+    "process and (late or hook or health or dies or outlive or grandchildren or stolen or revive or leaves or limits)"
+)
 AS_A_USER = (
     "tests/conformance/test_provider.py",
     SUPERVISOR + "services_outlive_their_supervisor_and_are_found_again",
@@ -51,7 +57,7 @@ async def test_everything_holds_for_an_ordinary_user() -> None:
     python = (await interpreters.find(f"=={sys.version_info[0]}.{sys.version_info[1]}.*")).path
     done = await anyio.run_process(
         [
-            str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "process",
+            str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", CHOSEN,
             "--override-ini", "testpaths=", *AS_A_USER,
         ],
         user=NOBODY, group=NOBODY, extra_groups=[NOBODY], cwd=REPOSITORY, check=False, stderr=subprocess.STDOUT,
@@ -198,3 +204,31 @@ async def test_calls_of_a_deep_folder_reach_its_supervisor(hand: Hand, target: P
 
     assert seen.presence is Presence.ABSENT
     await deep.supervisors.ended(one.instance, 30)
+
+
+def test_an_account_is_made_beside_others_that_hold_the_passwd_file_and_removed_without_a_trace() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    names = [f"spi-test{os.urandom(3).hex()}" for _ in range(6)]
+
+    def there() -> set[str]:
+        return {entry.pw_name for entry in pwd.getpwall()} | {entry.gr_name for entry in grp.getgrall()}
+
+    with ThreadPoolExecutor(6) as pool:
+        made = list(pool.map(lambda name: accounts.create(name, f"SPECTRUM {name}", "/nonexistent"), names))
+        again = list(pool.map(lambda name: accounts.create(name, f"SPECTRUM {name}", "/nonexistent"), names))
+    assert len({account.uid for account in made}) == 6
+    assert [account.uid for account in made] == [account.uid for account in again]
+    assert set(names) <= there()
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda name: accounts.remove(name, f"SPECTRUM {name}"), names))
+    assert not set(names) & there()
+
+
+def test_an_account_of_somebody_else_is_neither_taken_nor_removed() -> None:
+    assert accounts.find("nobody", "SPECTRUM ins_x /srv") is None
+
+    accounts.remove("nobody", "SPECTRUM ins_x /srv")
+
+    assert pwd.getpwnam("nobody")

@@ -130,7 +130,7 @@ async def test_killed_at_random_moments_it_doubles_and_loses_nothing(hand: Hand,
         for pid in supervisors(hand):
             os.kill(pid, signal.SIGKILL)
 
-    for round_ in range(12):
+    for round_ in range(8):
         key = f"key.{round_ + 1}"
         async with anyio.create_task_group() as group:
             group.start_soon(kill_soon)
@@ -250,6 +250,25 @@ def journal_says_removing(target: ProcessProvider, hand: Hand) -> bool:
     return bool(journal["slots"].get("web/container", {}).get("removing"))
 
 
+async def test_a_removal_that_could_not_be_finished_is_unknown_until_it_is(hand: Hand, target: ProcessProvider) -> None:
+    service = await hand.web()
+    units = target.folder / "supervisors" / hand.instance / "units"
+    lock = units / "web~container.lock"
+    lock.unlink()
+    (lock / "in the way").mkdir(parents=True)
+
+    with pytest.raises(Fault, match="target-failed"):
+        await hand.provider.remove(hand.call("web/container", "key.1"))
+    assert (await hand.look("web/container")).presence is Presence.UNKNOWN
+    assert copies(hand, "web/container") == []
+    (lock / "in the way").rmdir()
+    lock.rmdir()
+
+    seen = await hand.ensure("web/container", service, key="key.2")
+
+    assert (seen.presence, seen.key, seen.running) == (Presence.PRESENT, "key.2", True)
+
+
 async def test_grandchildren_that_left_their_session_are_ended_too(hand: Hand, target: ProcessProvider) -> None:
     facts = await hand.ground()
     service = script("(setsid sh -c 'setsid sleep 1000 & exec sleep 1001' &) ; sleep 1002", hand, facts)
@@ -310,6 +329,22 @@ async def test_a_hook_that_takes_too_long_is_ended_and_says_so(hand: Hand) -> No
     assert seen.exit is not None
     assert seen.exit.code == 124
     assert any("timeout" in line for line in seen.exit.tail)
+
+
+async def test_a_hook_reads_its_input_and_leaves_its_output_for_the_worker(hand: Hand, target: ProcessProvider) -> None:
+    facts = await hand.ground()
+    given = target.folder.parent / "given"
+    given.write_bytes(b"\x00\xffdump")
+    hook = Hook(
+        "copy", hand.harness.web(facts), ("sh", "-c", "cat; echo told >&2"), 30, stdout="copy", stdin=str(given)
+    )
+    await hand.ensure("web/copy", hook)
+
+    seen = await hand.until("web/copy", lambda seen: seen.exit is not None)
+
+    assert seen.exit is not None
+    assert (seen.exit.code, "told" in seen.exit.tail) == (0, True)
+    assert await anyio.Path(seen.exit.stdout_path).read_bytes() == b"\x00\xffdump"
 
 
 async def test_a_stolen_port_is_told_and_never_counts_as_health(hand: Hand) -> None:

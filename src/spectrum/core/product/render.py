@@ -125,9 +125,8 @@ def secrets_to_generate(release: Release, values: Mapping[str, Value]) -> tuple[
 def render_base(release: Release, kind: TargetKind, instance: Instance) -> Base:
     """The base, which is made before there are facts."""
     services = release.services(kind)
-    return Base(
-        instance.name, tuple(request for name, spec in services.items() for request in port_requests(name, spec))
-    )
+    requests = tuple(request for name, spec in services.items() for request in port_requests(name, spec))
+    return Base(instance.name, requests, tuple(services))
 
 
 def render_volumes(release: Release, kind: TargetKind) -> dict[str, Volume]:

@@ -34,10 +34,6 @@ SELECT id, document FROM releases
 WHERE organization_id = $1 AND product = $2 AND ($3::text IS NULL OR version = $3)
 ORDER BY published_at DESC, id DESC LIMIT 1;
 
--- name: release_document
--- The text of a release.
-SELECT document FROM releases WHERE id = $1;
-
 -- name: release_retention
 -- How long a release keeps what was deleted.
 SELECT document->'x-spectrum'->'retention' AS retention FROM releases WHERE id = $1;

@@ -29,6 +29,11 @@ sys.exit(main(sys.argv[1:], os.path.dirname(os.path.abspath(__file__))))
 LINE_LIMIT = 64 * 1024 * 1024  # bytes of one call: a release's files travel in it
 REACH_SECONDS = 30.0  # within which a supervisor must have been started and have answered the connection
 START_SECONDS = 120.0  # it may have to finish a removal that an earlier one began
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "MALLOC_ARENA_MAX": "1",  # threads share one arena: there are many supervisors
+}
 PUBLIC, PRIVATE = 0o711, 0o700
 
 
@@ -96,7 +101,7 @@ class Supervisors:
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
             cwd="/",
-            env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
+            env=ENVIRONMENT,
         )  # fmt: skip
         try:
             _, said = await asyncio.wait_for(process.communicate(), START_SECONDS)

@@ -14,7 +14,7 @@ from .refusals import FATAL, TRANSIENT, Refusal
 FULL_MAP = 4_294_967_295
 WIDE = (1_900_000_000, 1_900_999_999)  # free in systemd's table of uids, https://systemd.io/UIDS-GIDS
 NARROW = (60_578, 61_183)  # free in the same table; for user namespaces that map 65,536 ids
-ATTEMPTS = 40
+PATIENCE = 60.0  # seconds that other users of the passwd file are waited for
 ID_TAKEN = 4  # exit codes of useradd(8) and groupadd(8)
 NAME_TAKEN = 9
 USERDEL_MISSING = 6
@@ -101,7 +101,8 @@ def create(name: str, comment: str, home: str) -> Account:
     low, high = _range()
     uid = low + int.from_bytes(os.urandom(4), "big") % (high - low + 1)
     problem = ""
-    for attempt in range(ATTEMPTS):
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
         if (account := find(name, comment)) is not None:
             return account
         while _taken(uid):
@@ -115,8 +116,13 @@ def create(name: str, comment: str, home: str) -> Account:
         if code == ID_TAKEN:
             uid += 1
         elif code and code != NAME_TAKEN:
-            time.sleep(min(1.0, 0.02 * 2 ** min(attempt, 6)) * (0.5 + os.urandom(1)[0] / 256))
+            _pause()
     raise Refusal(TRANSIENT, "accounts-busy", f"account {name} could not be made: {problem}")
+
+
+def _pause() -> None:
+    """A while of random length, so that two that wait for one lock don't meet again."""
+    time.sleep(0.05 + os.urandom(1)[0] / 512)
 
 
 def _add_group(name: str, gid: int) -> tuple[int, str]:
@@ -139,13 +145,14 @@ def _drop_group(name: str) -> None:
 def remove(name: str, comment: str) -> None:
     """Remove the account and its group. Already so is success; an account that isn't this instance's is left alone."""
     problem = ""
-    for attempt in range(ATTEMPTS):
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
         if find(name, comment) is None:
             _drop_orphan(name)
             return
         code, problem = _run("userdel", name)
         if code not in (0, USERDEL_MISSING):
-            time.sleep(min(1.0, 0.02 * 2 ** min(attempt, 6)) * (0.5 + os.urandom(1)[0] / 256))
+            _pause()
     raise Refusal(TRANSIENT, "accounts-busy", f"account {name} could not be removed: {problem}")
 
 

@@ -22,7 +22,7 @@ def sync_folder(path: str) -> None:
 
 def write(path: str, content: str, mode: int = 0o600) -> None:
     """Replace a file so that a reader, or a crash at any moment, sees the old or the new content as a whole."""
-    fresh = f"{path}.{os.getpid()}.new"
+    fresh = path + ".new"  # one writer per file: what a crash leaves is written over
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(content)

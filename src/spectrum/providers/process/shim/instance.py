@@ -84,6 +84,9 @@ class Instance:
         slot, key = str(call["slot"]), str(call["key"])
         with self.turns.take(slot, call["fence"], call["token"], alone=slot == BASE):
             record = self.journal.slots.get(slot)
+            if record is not None and _is_half(record):
+                self._remove(slot)
+                record = None
             if record is not None and record["key"] != key:
                 if record["key"] not in call["replaces"]:
                     message = f"slot {slot} holds {record['key']}, which is not to be replaced by {key}"
@@ -339,6 +342,8 @@ class Instance:
             return {"slot": slot, "presence": "absent"}
         seen = {"slot": slot, "presence": "present"}
         seen |= {"key": record["key"], "token": record["token"], "spec_digest": record["digest"]}
+        if _is_half(record):
+            return {**seen, "presence": "unknown"}
         match record["kind"]:
             case "base":
                 return {**seen, **self._view_base(record)}
@@ -388,3 +393,8 @@ class Instance:
                 "stdout_path": unit.spec["stdout"],
             }
         return {**seen, "ports": unit.spec["ports"], "tail": tail, "conditions": unit.conditions(running)}
+
+
+def _is_half(record: dict[str, Any]) -> bool:
+    """True where a removal, or the making of a base, was begun and could not be finished."""
+    return bool(record.get("removing")) or record.get("made") is False

@@ -77,10 +77,10 @@ class Scope:
         self.whole_account = whole_account and uid is not None
 
     def members(self, main: Identity | None, spare: set[int]) -> list[Identity]:
-        """Every process of the scope; `spare` (keepers, ourselves) is left out."""
+        """Every process of the scope, descendants of the keepers in `spare` included, these themselves left out."""
         rows = table(durable.boot_id())
-        root = main.pid if main is not None and main.alive() else None
-        found = descendants({root} if root else set(), rows) | self._in_groups()
+        roots = spare | ({main.pid} if main is not None and main.alive() else set())
+        found = descendants(roots, rows) | self._in_groups()
         found |= {pid for pid, row in rows.items() if self._holds(pid, row, main)}
         return [rows[pid].identity for pid in found - spare - {os.getpid()} if pid in rows]
 

@@ -145,8 +145,8 @@ class Unit:
         try:
             code = self._one_run()
             return not self.stopping and self._again(code)
-        except (OSError, Refusal, ValueError) as problem:
-            self._say(f"could not be started or watched: {problem}")
+        except Exception as problem:  # whatever it is: a service that is wanted is tried again
+            self._say(f"could not be started or watched: {type(problem).__name__}: {problem}")
             self.started.set()
             return not self.stopping
 
@@ -204,7 +204,7 @@ class Unit:
                 )
             time.sleep(0.02)
         self.keeper = keeper
-        self.started.set()
+        self._wait_for_main()
         self._say(f"found again, process {keeper.pid}")
 
     def _launch(self, lock: int) -> None:
@@ -229,17 +229,17 @@ class Unit:
             for handle in streams:
                 os.close(handle)
         self.keeper = Identity.of(self.child.pid)
-        self._wait_for_main()
+        main = self._wait_for_main()
+        durable.sync_folder(self.folder)
+        self._say(f"started, process {main.pid}" if main else "ended before it was started")
 
-    def _wait_for_main(self) -> None:
-        """Until the program was started, or ended at once."""
+    def _wait_for_main(self) -> Identity | None:
+        """The program, once it was started; None where it ended at once."""
         deadline = time.monotonic() + START_SECONDS
         while self.main() is None and self.keeper is not None and self.keeper.alive() and time.monotonic() < deadline:
             time.sleep(0.005)
-        durable.sync_folder(self.folder)
-        main = self.main()
-        self._say(f"started, process {main.pid}" if main else "ended before it was started")
         self.started.set()
+        return self.main()
 
     def _watch(self) -> int:
         """Until it ended, by itself, by its timeout or because it was told to. Returns its exit code."""

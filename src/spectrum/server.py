@@ -1,0 +1,207 @@
+"""The composition root: settings in, a control plane out. Nothing else knows which parts there are."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+
+import structlog
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+
+from spectrum.api.app import create_app
+from spectrum.api.services import Services
+from spectrum.control.calls import Calls
+from spectrum.control.changes import Changes
+from spectrum.control.desk import Desk
+from spectrum.control.dispatch import Dispatch
+from spectrum.control.engine import Engine
+from spectrum.control.identity import Identity
+from spectrum.control.instances import Instances
+from spectrum.control.jobs import Jobs
+from spectrum.control.log import Log
+from spectrum.control.products import Products
+from spectrum.control.readiness import Readiness
+from spectrum.control.secrets import CellKeys, load_or_create
+from spectrum.control.sweeper import Sweeper
+from spectrum.control.targets import Targets
+from spectrum.control.wakeups import Wakeups
+from spectrum.control.workers import Workers
+from spectrum.core.access import read_token
+from spectrum.core.errors import SpectrumError
+from spectrum.core.jobs.commands import Command, Hint
+from spectrum.db.bootstrap import SigningKey, bootstrap, derive_passwords
+from spectrum.db.bootstrap import role_urls as urls_of_roles
+from spectrum.db.pools import Pool, Role, open_pool
+from spectrum.db.store import PostgresStore
+from spectrum.operations import CATALOG
+from spectrum.ports import SystemClock, SystemEntropy, Tasks
+from spectrum.settings import ServerSettings, load
+from spectrum.telemetry import Metrics, configure_logs
+
+PARTS = ("api", "sweeper", "sequencer")
+POOL_SIZES = {Role.API: 8, Role.ENGINE: 6, Role.SYSTEM: 6}
+DATABASE = "spectrum"
+GRACE_SECONDS = 10
+
+_log = structlog.get_logger(__name__)
+
+
+class ServerError(SpectrumError):
+    """The control plane can't start; the message says what to do."""
+
+
+def run(parts: tuple[str, ...] = (), bootstrap: str | None = None, new_epoch: bool = False) -> None:
+    """Be a control plane until SIGTERM or SIGINT.
+
+    `bootstrap` names a file with a token that is to let its holder into organization `default`.
+    Raises `ServerError`, `SettingsError`, `KeyFileError`, `BootstrapError`.
+    """
+    settings = load(ServerSettings)
+    configure_logs(settings.log_format, SystemClock())
+    if unknown := sorted(set(parts) - set(PARTS)):
+        raise ServerError(f"There is no part {', '.join(unknown)}. Known are: {', '.join(PARTS)}.")
+    chosen = frozenset(parts or PARTS)
+    token = Path(bootstrap).read_text().strip() if bootstrap else None
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, chosen, token, new_epoch))
+
+
+async def _serve(settings: ServerSettings, parts: frozenset[str], token: str | None, new_epoch: bool) -> None:
+    if settings.database_url is None:
+        raise ServerError("SPECTRUM_DATABASE_URL does not say where PostgreSQL is.")
+    keys = load_or_create(settings.master_key_path, SystemEntropy())
+    urls = await _prepare(settings.database_url.get_secret_value(), keys, new_epoch)
+    async with AsyncExitStack() as stack:
+        pools = {role: await open_pool(urls[role], role, f"spectrum {role}", size) for role, size in POOL_SIZES.items()}
+        for pool in pools.values():
+            stack.push_async_callback(pool.close)
+        plane = ControlPlane(settings, keys, pools)
+        stack.push_async_callback(plane.tasks.close)
+        if token is not None:
+            await plane.let_in(token)
+        plane.begin(parts)
+        await _until_told(plane.app() if "api" in parts else None, settings)
+
+
+async def _prepare(admin_url: str, keys: CellKeys, new_epoch: bool) -> Mapping[Role, str]:
+    """The database with its roles, its schema and its epoch. Every copy derives the same passwords from the key file."""
+    passwords = derive_passwords(keys.signer.key.private_bytes_raw())
+    signing_key = SigningKey(keys.signing_key_id, keys.signer.key.public_key().public_bytes_raw())
+    cell = await bootstrap(admin_url, DATABASE, passwords, new_epoch=new_epoch, signing_key=signing_key)
+    _log.info("cell ready", cell=cell.id, epoch=cell.epoch, raised=cell.raised)
+    return urls_of_roles(admin_url, DATABASE, passwords)
+
+
+class ControlPlane:
+    """One copy of the control plane: its parts, joined."""
+
+    def __init__(self, settings: ServerSettings, keys: CellKeys, pools: Mapping[Role, Pool]) -> None:
+        self.settings = settings
+        self.keys = keys
+        self.pools = pools
+        self.clock = SystemClock()
+        self.entropy = SystemEntropy()
+        self.tasks = Tasks()
+        self.wakeups = Wakeups()
+        tuning = settings.tuning
+        self.changes = Changes(pools[Role.API], pools[Role.ENGINE], keys.keyring, self.entropy)
+        self.identity = Identity(self.changes, pools[Role.SYSTEM])
+        self.workers = Workers(self.changes, pools[Role.SYSTEM], keys.signing_key_id)
+        self.store = PostgresStore(pools[Role.ENGINE], pools[Role.SYSTEM], self.clock)
+        self.engine = Engine(self.store, CATALOG, self.clock, self.tasks, self._committed)
+        self.dispatch = Dispatch(self.store, self.engine, self.clock, self.entropy)
+        self.sweeper = Sweeper(self.store, self.engine, self.dispatch, self.clock, self.entropy, tuning.lease)
+
+    def _committed(self, commands: Sequence[Command], hints: Sequence[Hint]) -> None:
+        for hint in hints:
+            self.wakeups.wake(hint.pool_id)
+        for command in commands:
+            self.wakeups.wake(command.instance_id)
+
+    async def let_in(self, token: str) -> None:
+        """Have organization `default`, and let the token's holder in."""
+        text = read_token(token)
+        if text is None:
+            raise ServerError("The bootstrap token is damaged: it does not have the form spk_….")
+        await self.identity.bootstrap("default", text)
+
+    def begin(self, parts: frozenset[str]) -> None:
+        if "sweeper" in parts:
+            self.tasks.spawn(self.sweeper.run(), "sweeper")
+
+    def app(self) -> FastAPI:
+        settings = self.settings
+        return create_app(self.services(), settings.base_url, settings.tuning.body_limit, signer=self.keys.signer)
+
+    def services(self) -> Services:
+        """What the API calls."""
+        calls = Calls(self.workers, self.pools[Role.ENGINE], self.clock, self.tasks)
+        desk = Desk(
+            self.workers,
+            self.changes,
+            calls,
+            self.dispatch,
+            self.store,
+            self.wakeups,
+            self.keys,
+            self.clock,
+            self.settings.tuning,
+            self.settings.base_url,
+        )
+        return Services(
+            identity=self.identity,
+            idempotency=self.changes,
+            products=Products(self.changes),
+            targets=Targets(self.changes),
+            workers=self.workers,
+            instances=Instances(self.changes, self.engine, self.clock),
+            jobs=Jobs(self.changes, self.engine, self.wakeups, self.clock),
+            log=Log(self.pools[Role.API]),
+            desk=desk,
+            readiness=Readiness(self.pools[Role.SYSTEM]),
+            metrics=Metrics(),
+            clock=self.clock,
+            entropy=self.entropy,
+        )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling, which would end the process before we have put things in order."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _until_told(app: FastAPI | None, settings: ServerSettings) -> None:
+    """Serve until SIGTERM or SIGINT; what is under way is answered first."""
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    if app is None:
+        await told.wait()
+        return
+    config = uvicorn.Config(
+        app,
+        host=settings.listen.host,
+        port=settings.listen.port,
+        http="httptools",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    server = _Server(config)
+    tasks = Tasks()
+    serving = tasks.spawn(server.serve(), "http")
+    waiting = tasks.spawn(told.wait(), "told")
+    await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    await serving
+    await tasks.close()
