@@ -121,6 +121,8 @@ async def served() -> AsyncIterator[tuple[httpx2.AsyncClient, FakeIdempotency, R
         products=nothing,
         targets=nothing,
         workers=nothing,
+        instances=nothing,
+        jobs=nothing,
         log=nothing,
         desk=nothing,
         readiness=ready,
