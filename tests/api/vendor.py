@@ -54,14 +54,25 @@ class Hands:
     claims: int = 0
     numbers: dict[tuple[str, int], int] = field(default_factory=dict)
 
+    async def serve(self) -> None:
+        """Work on whatever comes."""
+        while True:
+            with self.api.plane.wakeups.listening(self.caller.pool_id) as woken:
+                if not (claimed := await self._claim()):
+                    await woken
+            for held in claimed:
+                await self.finish(held)
+
     async def take(self) -> Holding:
         """Claim the one job that is there."""
+        (held,) = await self._claim()
+        return held
+
+    async def _claim(self) -> list[Holding]:
         self.claims += 1
-        claimed = await self.api.plane.dispatch.claim(
+        return await self.api.plane.dispatch.claim(
             self.caller, self.lease.id, self.lease.incarnation, self.claims, 1, holds_others=False
         )
-        assert len(claimed) == 1
-        return claimed[0]
 
     async def work(self) -> Job:
         """Claim the one job that is there and bring it to its end."""
