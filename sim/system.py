@@ -212,6 +212,7 @@ class ControlPlane:
             fence=back.fence,
             until=back.until,
             why=back.why,
+            holder=back.holder,
         )
         await self.dispatch.release(release)
 

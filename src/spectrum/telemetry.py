@@ -127,6 +127,7 @@ def configure_logs(
     root.handlers[:] = [handler]
     root.setLevel(level)
     _hand_over_uvicorn()
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for every call of a worker says nothing
 
 
 def _hand_over_uvicorn() -> None:

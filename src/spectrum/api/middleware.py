@@ -116,9 +116,10 @@ class Edge:
         metrics.requests.labels(scope["method"], route, str(status)).inc()
         metrics.request_duration.labels(scope["method"], route).observe(max(seconds, 0.0))
         if route not in ("/livez", "/readyz", "/metrics"):
-            structlog.get_logger(__name__).info(
-                "request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 6)
-            )
+            logger = structlog.get_logger(__name__)
+            # Workers call many times a second: their calls are counted, and told where they fail.
+            tell = logger.debug if route.startswith("/worker/") and status < 400 else logger.info
+            tell("request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 6))
 
 
 def _declared_length(scope: Scope) -> int:

@@ -169,6 +169,7 @@ class Desk:
                 fence=back.fence,
                 until=back.until,
                 why=back.why,
+                holder=back.holder,
             )
         )
         return wire.Empty()

@@ -30,6 +30,9 @@ class Ports:
     database: int
 
 
+SHARED = Path("/var/lib/spectrum")
+
+
 @dataclass(frozen=True, slots=True)
 class Home:
     """Where things are. Secrets are files of mode 0600 in a folder of mode 0700."""
@@ -61,7 +64,14 @@ class Home:
         return self.run / "database-url"
 
     @property
+    def instances_pointer(self) -> Path:
+        return self.root / "instances.location"
+
+    @property
     def instances(self) -> Path:
+        """Where instances live: here, or where root's pointer says (accounts of instances can't enter a private folder)."""
+        if self.instances_pointer.exists():
+            return Path(self.instances_pointer.read_text().strip())
         return self.root / "instances"
 
     @property
@@ -133,9 +143,17 @@ def prepare(home: Home) -> None:
                 f"The disk of {home.root} has {free // 2**20} MB left and at least {ROOM // 2**20} MB are needed",
                 "Make room, or set SPECTRUM_HOME to a folder on another disk",
             )
+        if os.geteuid() == 0:
+            write_once(home.instances_pointer, f"{_shared_place(home)}\n")
         write_once(home.token, make_token(secrets.token_bytes(TOKEN_ENTROPY)).text + "\n")
     except OSError as error:
         raise _explained(error, home) from error
+
+
+def _shared_place(home: Home) -> Path:
+    """A folder that belongs to this installation alone, on a way that every account may pass through."""
+    SHARED.mkdir(mode=0o755, parents=True, exist_ok=True)
+    return SHARED / f"instances-{hashlib.sha256(str(home.root).encode()).hexdigest()[:16]}"
 
 
 def check_owner(folder: Path) -> None:

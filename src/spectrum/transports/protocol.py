@@ -62,6 +62,7 @@ class Handback:
     fence: int
     until: datetime | None
     why: WaitsFor
+    holder: str = ""  # what is waited for, in words
 
 
 @dataclass(frozen=True, slots=True)

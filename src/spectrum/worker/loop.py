@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import structlog
 
 from spectrum.core.errors import Problem
 from spectrum.core.ids import JobId
 from spectrum.core.jobs.commands import Holding
+from spectrum.core.jobs.table import WaitsFor
 from spectrum.core.plan import Catalog
 from spectrum.core.retry import backoff
 from spectrum.ports import Clock, Entropy, Spawner
 from spectrum.providers.protocol import Provider
-from spectrum.transports.protocol import Incarnation, Link, LinkDown
+from spectrum.transports.protocol import Handback, Incarnation, Link, LinkDown
 from spectrum.worker.context import Renderer
 from spectrum.worker.run import JobRun, Means
 from spectrum.worker.spool import Spool
 
 POLL_SECONDS = 10.0
+ELSEWHERE_SECONDS = 15.0
 LEASE_MARGIN = 0.75  # of a lease: no new effect is begun after that much of it
 
 _log = structlog.get_logger(__name__)
@@ -44,6 +47,7 @@ class Worker:
     spool: Spool
     capacity: int = 16
     _runs: dict[tuple[JobId, int], JobRun] = field(default_factory=dict)
+    _foreign: set[tuple[JobId, int]] = field(default_factory=set)  # being handed back
     _right_until: float = 0.0
     _claim_seen: int = 0
     _draining: bool = False
@@ -110,7 +114,7 @@ class Worker:
         while not (self._draining and not self._runs):
             number += 1
             left = self.clock.monotonic()
-            held = tuple(self._runs)
+            held = (*self._runs, *self._foreign)
             try:
                 pulse = await self.link.beat(incarnation, number, self._claim_seen, held)
             except LinkDown:
@@ -174,8 +178,7 @@ class Worker:
         )
         provider = self.providers.get(holding.target_url)
         if provider is None:
-            # Not listing it in the next heartbeat hands it back.
-            _log.error("a job is on a target that this worker was not given", target=holding.target_url)
+            self.spawner.spawn(self._hand_back(incarnation, holding), f"hand back {holding.job.id}")
             return
         run = JobRun(means, provider, holding)
         key = (holding.job.id, holding.job.fence)
@@ -188,6 +191,28 @@ class Worker:
                 self._runs.pop(key, None)
 
         self.spawner.spawn(until_done(), f"job {holding.job.id}")
+
+    async def _hand_back(self, incarnation: Incarnation, holding: Holding) -> None:
+        """Another worker of the pool may reach the target."""
+        _log.error("a job is on a target that this worker was not given", target=holding.target_url)
+        job = holding.job
+        handback = Handback(
+            job.organization_id,
+            holding.instance.id,
+            job.id,
+            job.fence,
+            holding.at + timedelta(seconds=ELSEWHERE_SECONDS),
+            WaitsFor.WORKER,
+            f"a worker that was given {holding.target_url}",
+        )
+        key = (job.id, job.fence)
+        self._foreign.add(key)
+        try:
+            await self.link.release(incarnation, handback)
+        except (LinkDown, Problem) as error:
+            _log.info("release was not heard", job_id=job.id, error=str(error))
+        finally:
+            self._foreign.discard(key)
 
     def _lose_all(self) -> None:
         for run in list(self._runs.values()):

@@ -113,4 +113,10 @@ def service_state(name: str, seen: Observed | None) -> Mapping[str, Any]:
         return {"name": name, "state": "stopped", "health": "unknown", "restarts": 0, "ports": {}}
     state = "running" if seen.running else "exited" if seen.exit is not None else "starting"
     health = "unknown" if seen.health is Health.STARTING else seen.health.value
-    return {"name": name, "state": state, "health": health, "restarts": seen.restarts, "ports": dict(seen.ports)}
+    return {
+        "name": name,
+        "state": state,
+        "health": health,
+        "restarts": seen.restarts,
+        "ports": {port.rpartition("/")[2]: given for port, given in seen.ports.items()},
+    }

@@ -116,18 +116,31 @@ class JobRun:
 
     async def _deliver_fence(self) -> bool:
         """The first act of a claim: only then may what is observed be believed (DESIGN §3.15)."""
+        trouble = ""
         for tries in range(3):
             try:
                 await self._survey()
             except StaleFence:
                 return False
             except (Fault, TimeoutError) as error:
-                _log.info("target does not answer", job_id=self.job.id, error=str(error))
+                if isinstance(error, Fault) and not error.failure.kind.retryable and await self._say_hopeless(error):
+                    return not self.gone
+                trouble = str(error) or "no answer in time"
+                _log.info("target does not answer", job_id=self.job.id, error=trouble)
                 await self.clock.sleep(backoff(tries + 1, f"{self.job.id}:{self.job.fence}:{tries}").total_seconds())
             else:
                 return not self.gone
-        await self._release(WaitsFor.BREAKER, 5.0)
+        await self._release(WaitsFor.BREAKER, 5.0, trouble)
         return False
+
+    async def _say_hopeless(self, fault: Fault) -> bool:
+        """The target can't take this instance at all: the job's next step fails for good, before anything was touched."""
+        ready = [step for step in plans.ready(self.job.steps) if step.state is StepState.PENDING]
+        if self.job.state is not JobState.RUNNING or not ready:
+            return False
+        outcome = Outcome(ready[0].name, Phase.DO, ready[0].token, Result.ERROR, failure=fault.failure)
+        await self._report((outcome,), (), Verdict.NONE)
+        return True
 
     async def _survey(self) -> Mapping[str, Observed]:
         async with asyncio.timeout(SURVEY_SECONDS):
@@ -430,9 +443,9 @@ class JobRun:
         elif step is not None and step.outstanding:
             self._start(step, self._work)
 
-    async def _release(self, why: WaitsFor, seconds: float) -> None:
+    async def _release(self, why: WaitsFor, seconds: float, holder: str = "") -> None:
         until = self._server_now() + timedelta(seconds=seconds)
-        handback = Handback(self.job.organization_id, self.instance.id, self.job.id, self.job.fence, until, why)
+        handback = Handback(self.job.organization_id, self.instance.id, self.job.id, self.job.fence, until, why, holder)
         try:
             await self.means.link.release(self.means.incarnation, handback)
         except (LinkDown, Problem) as error:

@@ -123,6 +123,7 @@ class Release(Command):
     fence: int
     until: datetime | None = None
     why: WaitsFor = WaitsFor.WORKER
+    holder: str = ""  # what is waited for, in words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,7 +72,9 @@ def release(turn: Turn, command: Release) -> Done:
     check_fence(turn, job, command)
     job = move(turn, turn.put(job, not_before=command.until), JobTrigger.RELEASE)
     if not job.state.terminal and command.until is not None:
-        job = turn.put(job, waiting=turn.wait(command.why, command.until, "", "nobody: it goes on by itself"))
+        job = turn.put(
+            job, waiting=turn.wait(command.why, command.until, command.holder[:200], "nobody: it goes on by itself")
+        )
     return Done(True, job)
 
 

@@ -174,6 +174,8 @@ class _Reading:
                 assert_never(outcome.result)
 
     def _close(self, step: Step, outcome: Outcome) -> None:
+        if not step.outstanding:
+            return
         word = "unknown" if outcome.result is Result.TIMEOUT else outcome.result.value
         failure = outcome.failure.trimmed() if outcome.failure else None
         self.turn.closed.append(Closing(step.id, step.attempt, word, self.turn.now, failure))
@@ -417,9 +419,13 @@ class _Reading:
 
 
 def _speaks_of(outcome: Outcome, step: Step) -> bool:
-    """An outcome names phase and token of its attempt; an unknown attempt may be spoken of by who observed it."""
+    """An outcome names phase and token of its attempt; an unknown attempt may be spoken of by who observed it.
+
+    A step may also fail before its first intent: the target refuses the instance as such.
+    """
     named = outcome.phase is step.phase and outcome.token == step.token
-    return named and (step.outstanding or step.state is StepState.UNKNOWN)
+    before_any_intent = step.state is StepState.PENDING and outcome.result is Result.ERROR
+    return named and (step.outstanding or step.state is StepState.UNKNOWN or before_any_intent)
 
 
 def _cause(step: Step) -> Cause:
