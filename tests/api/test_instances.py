@@ -385,6 +385,15 @@ async def test_a_dry_run_says_the_plan_of_the_real_run_and_writes_nothing(here: 
     assert sdk.Plan.model_validate(dry.body).operation == "create"
 
 
+async def test_a_dry_run_under_the_key_of_a_real_run_is_another_request_and_a_wait_is_not(here: Vendor) -> None:
+    wish = {"name": "acme", "product": "hello"}
+    real = await here.admin.post("/v1/instances", wish, key="k")
+    dry = await here.admin.post("/v1/instances?dry_run=true", wish, key="k")
+    assert (dry.status, dry.slug) == (422, "idempotency-key-reused")
+    again = await here.admin.post("/v1/instances?wait=1ms", wish, key="k")
+    assert (again.status, again.body) == (202, real.body)
+
+
 async def test_a_dry_run_of_each_verb_says_its_plan_or_why_it_is_refused(here: Vendor) -> None:
     await here.running()
     path = "/v1/instances/acme"
