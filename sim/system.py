@@ -52,6 +52,7 @@ TARGET = TargetId("tgt_00000000-0000-7000-8000-000000000001")
 RELEASE = ReleaseId("rel_00000000-0000-7000-8000-000000000001")
 LEASE_SECONDS = 15.0
 HEARTBEAT_SECONDS = 5.0
+SWEEP_SECONDS = 4.0  # rarer than in production: with virtual time, sweeps are most of what a quiet world does
 CALL_SECONDS = 20.0
 RESTING = ("stop", "start", "restart", "delete", "undelete", "resolve")
 
@@ -139,7 +140,9 @@ class ControlPlane:
         self.wakeups = Wakeups()
         self.engine = Engine(store, self.catalog, self.host.clock, self.tasks, self._committed)
         self.dispatch = Dispatch(store, self.engine, self.host.clock, self.host.entropy)
-        self.sweeper = Sweeper(store, self.engine, self.dispatch, self.host.clock, self.host.entropy, LEASE_SECONDS)
+        self.sweeper = Sweeper(
+            store, self.engine, self.dispatch, self.host.clock, self.host.entropy, LEASE_SECONDS, SWEEP_SECONDS
+        )
 
     def _committed(self, commands: Sequence[Command], hints: Sequence[Hint]) -> None:
         for hint in hints:
