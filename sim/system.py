@@ -266,13 +266,13 @@ class SimLink:
 
     async def _ask(self, what: str, *rest: Any) -> Any:
         address = self.world.faults.one_of("link address", self.addresses)
-        answer = await _send(self.wire, address, (what, self.caller, *rest))
+        answer = await send(self.wire, address, (what, self.caller, *rest))
         if isinstance(answer, Problem):
             raise LinkDown(answer.detail) if answer.slug == "unavailable" else answer
         return answer
 
 
-async def _send(wire: Wire, address: str, request: tuple[Any, ...]) -> Any:
+async def send(wire: Wire, address: str, request: tuple[Any, ...]) -> Any:
     """What was answered, a `Problem` perhaps.
 
     Raises `LinkDown` where nothing was.
@@ -350,7 +350,7 @@ class Vendor:
         """What it was answered; None where no answer came."""
         address = self.world.faults.one_of("vendor address", self.system.addresses)
         try:
-            return await _send(self.system.wire, address, ("execute", asked))
+            return await send(self.system.wire, address, ("execute", asked))
         except LinkDown:
             return None
 
@@ -385,10 +385,11 @@ class System:
     workers: int = 2
     vendors: int = 3
     catalog: Catalog = field(default_factory=lambda: CATALOG)
+    product: Outline = field(default_factory=lambda: outline())
     answers: dict[str, list[Any]] = field(default_factory=dict)  # to each key, in order
 
     def __post_init__(self) -> None:
-        self.database = MemoryDatabase(outlines={RELEASE: outline()})
+        self.database = MemoryDatabase(outlines={RELEASE: self.product})
         self.target = MemoryTarget(self.world.faults, self.strength)
         self.wire = Wire(self.world.faults)
         self.addresses = tuple(f"control-{number}" for number in range(1, self.planes + 1))
