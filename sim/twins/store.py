@@ -191,10 +191,9 @@ class MemoryDatabase:
 
 
 def _key(asked: Asked) -> tuple[str, str, str, str]:
-    keyed = asked.keyed
-    if keyed is None:
+    if asked.keyed is None:
         raise ValueError("it has no key")
-    return (keyed.organization_id, keyed.method, keyed.path, keyed.key)
+    return asked.keyed.place
 
 
 class MemoryStore:

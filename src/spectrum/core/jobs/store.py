@@ -60,6 +60,11 @@ class Keyed:
     request_digest: str
     respond: Callable[[Answer], Repeated]
 
+    @property
+    def place(self) -> tuple[str, str, str, str]:
+        """What the key is unique in, and the key."""
+        return (self.organization_id, self.method, self.path, self.key)
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
