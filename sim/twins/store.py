@@ -69,6 +69,7 @@ class MemoryDatabase:
     committed: set[str] = field(default_factory=set)
     aborted: set[str] = field(default_factory=set)
     history: list[tuple[Job | None, Job, Command | None]] = field(default_factory=list)
+    look_at: dict[InstanceId, datetime] = field(default_factory=dict)
     braked: str = ""
     alive_at: datetime | None = None
     resumed_at: datetime | None = None

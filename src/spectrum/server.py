@@ -25,9 +25,11 @@ from spectrum.control.log import Log
 from spectrum.control.products import Products
 from spectrum.control.readiness import Readiness
 from spectrum.control.secrets import CellKeys, load_or_create
+from spectrum.control.streams import Streams
 from spectrum.control.sweeper import Sweeper
 from spectrum.control.targets import Targets
 from spectrum.control.wakeups import Wakeups
+from spectrum.control.watch import Watch
 from spectrum.control.workers import Workers
 from spectrum.core.access import read_token
 from spectrum.core.errors import SpectrumError
@@ -113,6 +115,10 @@ class ControlPlane:
         self.store = PostgresStore(pools[Role.ENGINE], pools[Role.SYSTEM], self.clock)
         self.engine = Engine(self.store, CATALOG, self.clock, self.tasks, self._committed)
         self.dispatch = Dispatch(self.store, self.engine, self.clock, self.entropy)
+        self.watch = Watch(
+            pools[Role.SYSTEM], pools[Role.ENGINE], self.engine, self.entropy, tuning.observation_interval
+        )
+        self.streams = Streams(self.changes, pools[Role.SYSTEM], self.wakeups, self.clock, self.tasks)
         self.sweeper = Sweeper(self.store, self.engine, self.dispatch, self.clock, self.entropy, tuning.lease)
 
     def _committed(self, commands: Sequence[Command], hints: Sequence[Hint]) -> None:
@@ -131,6 +137,7 @@ class ControlPlane:
     def begin(self, parts: frozenset[str]) -> None:
         if "sweeper" in parts:
             self.tasks.spawn(self.sweeper.run(), "sweeper")
+            self.tasks.spawn(self.streams.run(), "streams")
 
     def app(self) -> FastAPI:
         settings = self.settings
@@ -146,6 +153,8 @@ class ControlPlane:
             self.dispatch,
             self.store,
             self.wakeups,
+            self.watch,
+            self.streams,
             self.keys,
             self.clock,
             self.settings.tuning,
@@ -159,6 +168,7 @@ class ControlPlane:
             workers=self.workers,
             log=Log(self.pools[Role.API]),
             desk=desk,
+            streams=self.streams,
             readiness=Readiness(self.pools[Role.SYSTEM]),
             metrics=Metrics(),
             clock=self.clock,

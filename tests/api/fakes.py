@@ -123,6 +123,7 @@ async def served() -> AsyncIterator[tuple[httpx2.AsyncClient, FakeIdempotency, R
         workers=nothing,
         log=nothing,
         desk=nothing,
+        streams=nothing,
         readiness=ready,
         metrics=Metrics(),
         clock=SystemClock(),

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRouter
 
 import spectrum
-from spectrum.api import log, models, organizations, problems, products, system, targets, tokens, worker, workers
+from spectrum.api import log, logs, models, organizations, problems, products, system, targets, tokens, worker, workers
 from spectrum.api.middleware import Edge
 from spectrum.api.services import Services
 from spectrum.api.signed import SignedAnswers
@@ -22,6 +22,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     targets.router,
     workers.router,
     log.router,
+    logs.router,
     worker.router,
     system.router,
 )
