@@ -21,6 +21,8 @@ from spectrum.control.desk import Desk
 from spectrum.control.dispatch import Dispatch
 from spectrum.control.engine import Engine
 from spectrum.control.identity import Identity
+from spectrum.control.instances import Instances
+from spectrum.control.jobs import Jobs
 from spectrum.control.log import Log
 from spectrum.control.products import Products
 from spectrum.control.readiness import Readiness
@@ -166,6 +168,8 @@ class ControlPlane:
             products=Products(self.changes),
             targets=Targets(self.changes),
             workers=self.workers,
+            instances=Instances(self.changes, self.engine, self.clock),
+            jobs=Jobs(self.changes, self.engine, self.wakeups, self.clock),
             log=Log(self.pools[Role.API]),
             desk=desk,
             streams=self.streams,

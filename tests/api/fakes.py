@@ -121,6 +121,8 @@ async def served() -> AsyncIterator[tuple[httpx2.AsyncClient, FakeIdempotency, R
         products=nothing,
         targets=nothing,
         workers=nothing,
+        instances=nothing,
+        jobs=nothing,
         log=nothing,
         desk=nothing,
         streams=nothing,
@@ -129,7 +131,7 @@ async def served() -> AsyncIterator[tuple[httpx2.AsyncClient, FakeIdempotency, R
         clock=SystemClock(),
         entropy=SystemEntropy(),
     )
-    app = create_app(services, support.PUBLIC_URL, BODY_LIMIT, (*ROUTERS, router, worker_router), CELL)
+    app = create_app(services, support.PUBLIC_URL, BODY_LIMIT, (worker_router, *ROUTERS, router), CELL)
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url=support.PUBLIC_URL) as http:
         yield http, idempotency, ready

@@ -14,7 +14,7 @@ from spectrum.control.changes import Changes
 from spectrum.control.dispatch import Caller, Dispatch, Held, lease_ended
 from spectrum.control.secrets import CellKeys, seal_to
 from spectrum.control.streams import Streams
-from spectrum.control.wakeups import Wakeups
+from spectrum.control.wakeups import Wakeups, within
 from spectrum.control.watch import Watch
 from spectrum.control.workers import Applicant, KnownWorker, Workers
 from spectrum.core import signing
@@ -140,16 +140,16 @@ class Desk:
         asked: wire.Poll = wire.decode(wire.Poll, visit.body)
         seconds = max(0.0, min(asked.seconds, self.tuning.longest_wait))
         pool_id, end = visit.worker.pool_id, self.clock.monotonic() + seconds
-        with self.wakeups.listening(pool_id) as ear:
-            work = False
-            while True:
+        work = False
+        while True:
+            with self.wakeups.listening(pool_id) as woken:
                 now = await self._living(visit)
                 requests = await self._requests(visit, asked.room, now)
                 left = end - self.clock.monotonic()
                 if work or requests or left <= 0:
                     return Polled(work, requests)
                 pause = await self.watch.pause(pool_id, now) if asked.room.looks else seconds
-                work = await ear.wait(min(left, pause, REQUESTS_RECHECK))
+                work = await within(woken, min(left, pause, REQUESTS_RECHECK))
 
     async def _requests(self, visit: Visit, room: Room, now: datetime) -> Requests:
         worker = visit.worker

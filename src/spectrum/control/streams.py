@@ -14,7 +14,7 @@ from typing import Any, cast
 import structlog
 
 from spectrum.control.changes import Changes
-from spectrum.control.wakeups import Wakeups
+from spectrum.control.wakeups import Wakeups, within
 from spectrum.core.access import Principal
 from spectrum.core.errors import Problem, Where
 from spectrum.core.ids import InstanceId, OrganizationId, PoolId, RequestId, WorkerId
@@ -66,13 +66,15 @@ class LogsWish:
         return {"service": self.service, "since": since, "tail": self.tail, "follow": self.follow}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Reading:
     """A stream as its reader knows it."""
 
     id: RequestId
     organization_id: OrganizationId
     pool: str
+    keep_at: float = 0.0  # by the monotonic clock
+    taken: bool = False
 
 
 @dataclass
@@ -130,31 +132,34 @@ class Streams:
 
     async def _lines(self, reading: _Reading) -> AsyncIterator[Mapping[str, Any]]:
         """Line after line; raises Problem where the stream breaks off."""
-        number, heard_at = 0, self.clock.monotonic()
-        keep_at, taken = heard_at, False
-        with self.wakeups.listening(reading.id) as ear:
-            while True:
-                now = self.clock.monotonic()
-                if now >= keep_at:
-                    keep_at, taken = now + KEEP_SECONDS, await self._keep(reading)
-                found = await self._read(reading, number)
-                if found:
-                    heard_at = now
-                elif now - heard_at > (SILENCE_SECONDS if taken or number else TAKE_SECONDS):
-                    raise self._silent(reading, taken or number > 0)
-                for chunk in found:
-                    number += 1
-                    if chunk["number"] != number:
-                        raise _unavailable("A piece of the stream was lost on its way.")
-                    lines: list[Mapping[str, Any]] = chunk["lines"] or [{}]
-                    for line in lines:
-                        yield line
-                    if chunk["problem"]:
-                        raise _unavailable(chunk["problem"])
-                    if chunk["ends"]:
-                        return
-                if not found:
-                    await ear.wait(RECHECK_SECONDS)
+        number = 0
+        while True:
+            pieces = await self._pieces(reading, number)
+            for piece in pieces:
+                number += 1
+                if piece["number"] != number:
+                    raise _unavailable("A piece of the stream was lost on its way.")
+                lines: list[Mapping[str, Any]] = piece["lines"] or [{}]
+                for line in lines:
+                    yield line
+                if piece["problem"]:
+                    raise _unavailable(piece["problem"])
+                if piece["ends"]:
+                    return
+
+    async def _pieces(self, reading: _Reading, number: int) -> list[Row]:
+        """What came after piece `number`, as soon as there is any. Raises Problem where there is silence for too long."""
+        start = self.clock.monotonic()
+        while True:
+            with self.wakeups.listening(reading.id) as woken:
+                if self.clock.monotonic() >= reading.keep_at:
+                    reading.keep_at = self.clock.monotonic() + KEEP_SECONDS
+                    reading.taken = await self._keep(reading)
+                if found := await self._read(reading, number):
+                    return found
+                if self.clock.monotonic() - start > (SILENCE_SECONDS if reading.taken else TAKE_SECONDS):
+                    raise self._silent(reading)
+                await within(woken, RECHECK_SECONDS)
 
     async def _keep(self, reading: _Reading) -> bool:
         """Say that somebody still reads; whether a worker has taken the request up."""
@@ -174,12 +179,10 @@ class Streams:
             self.wakeups.wake(_room(reading.id))
         return found
 
-    def _silent(self, reading: _Reading, taken: bool) -> Problem:
-        return (
-            _unavailable("The worker that read the logs does not answer any more.")
-            if taken
-            else _no_worker(reading.pool)
-        )
+    def _silent(self, reading: _Reading) -> Problem:
+        if not reading.taken:
+            return _no_worker(reading.pool)
+        return _unavailable("The worker that read the logs does not answer any more.")
 
     def _close(self, reading: _Reading) -> None:
         """Tell the worker that nobody reads, without waiting: the reader may be going away at this moment."""
@@ -223,12 +226,12 @@ class Streams:
         if row["worker_id"] != worker_id:
             raise Problem("forbidden", f"The request {chunk.request_id} is not yours.")
         end = self.clock.monotonic() + FULL_SECONDS
-        with self.wakeups.listening(_room(chunk.request_id)) as ear:
-            while True:
+        while True:
+            with self.wakeups.listening(_room(chunk.request_id)) as woken:
                 onward = await self._take_once(row["organization_id"], chunk, size)
                 if onward.taken or not onward.wanted or self.clock.monotonic() >= end:
                     return onward
-                await ear.wait(RECHECK_SECONDS)
+                await within(woken, RECHECK_SECONDS)
 
     async def _take_once(self, owner: OrganizationId, chunk: Chunk, size: int) -> Onward:
         async with visiting(self.changes.engine, [owner]) as connection:

@@ -15,32 +15,22 @@ class Wakeups:
 
     _waiting: dict[str, set[asyncio.Future[None]]] = field(default_factory=lambda: defaultdict(set))
 
-    async def wait(self, topic: str, seconds: float) -> bool:
-        """True once the topic is woken, False after `seconds`."""
-        with self.listening(topic) as ear:
-            return await ear.wait(seconds)
-
     @contextmanager
-    def listening(self, topic: str) -> Iterator[Ear]:
-        """Hear the topic from now on: what is woken between two waits is not missed."""
+    def listening(self, topic: str) -> Iterator[asyncio.Future[None]]:
+        """Meanwhile no wake-up of the topic is missed: it completes the future."""
         future = asyncio.get_running_loop().create_future()
-        ear = Ear(self, topic, future)
         self._waiting[topic].add(future)
         try:
-            yield ear
+            yield future
         finally:
-            self._forget(topic, ear.future)
+            self._waiting[topic].discard(future)
+            if not self._waiting[topic]:
+                del self._waiting[topic]
 
-    def _forget(self, topic: str, future: asyncio.Future[None]) -> None:
-        self._waiting[topic].discard(future)
-        if not self._waiting[topic]:
-            del self._waiting[topic]
-
-    def _renew(self, topic: str, heard: asyncio.Future[None]) -> asyncio.Future[None]:
-        fresh = asyncio.get_running_loop().create_future()
-        self._waiting[topic].add(fresh)
-        self._forget(topic, heard)
-        return fresh
+    async def wait(self, topic: str, seconds: float) -> bool:
+        """True once the topic is woken, False after `seconds`."""
+        with self.listening(topic) as woken:
+            return await within(woken, seconds)
 
     def wake(self, topic: str) -> None:
         for future in self._waiting.get(topic, ()):
@@ -48,18 +38,11 @@ class Wakeups:
                 future.set_result(None)
 
 
-@dataclass
-class Ear:
-    """Somebody who listens to one topic."""
-
-    wakeups: Wakeups
-    topic: str
-    future: asyncio.Future[None]
-
-    async def wait(self, seconds: float) -> bool:
-        """True once the topic was woken since the last wait (or since the listening began), False after `seconds`."""
-        await asyncio.wait({self.future}, timeout=max(0.0, seconds))
-        if not self.future.done():
-            return False
-        self.future = self.wakeups._renew(self.topic, self.future)
-        return True
+async def within(woken: asyncio.Future[None], seconds: float) -> bool:
+    """True once the future is done, False after `seconds`."""
+    try:
+        async with asyncio.timeout(seconds):
+            await woken
+    except TimeoutError:
+        return False
+    return True
