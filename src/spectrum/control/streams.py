@@ -139,7 +139,7 @@ class Streams:
                 number += 1
                 if piece["number"] != number:
                     raise _unavailable("A piece of the stream was lost on its way.")
-                lines: list[Mapping[str, Any]] = piece["lines"] or [{}]
+                lines: list[Mapping[str, Any]] = piece["lines"] or ([] if piece["ends"] else [{}])
                 for line in lines:
                     yield line
                 if piece["problem"]:

@@ -137,7 +137,6 @@ class _Sender:
     async def send_all(self, lines: AsyncIterator[LogLine]) -> None:
         """Send until the lines end or nobody reads any more. What can't be sent is not read either."""
         try:
-            await self._send(())
             while self.wanted:
                 piece, ended = await self._gather(lines)
                 await self._send(piece, ends=ended)
