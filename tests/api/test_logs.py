@@ -16,7 +16,6 @@ from spectrum.control import streams
 from spectrum.core.errors import Problem
 from spectrum.transports.poll import PollLink
 from spectrum.transports.protocol import Chunk, Incarnation, LogsAsked, Onward, Room
-from spectrum.worker.errands import STREAMS
 from tests.api.support import Answered, Caller
 from tests.api.watching import DEADLINE, Scene, eventually, scene
 from tests.postgres import Database
@@ -85,8 +84,8 @@ async def test_new_lines_are_followed_and_closing_ends_the_workers_reading(stage
         await stage.hand.harness.kill(stage.hand.instance)
         while (await anext(lines))["text"] != "listening":
             pass
-        assert worker.errands.room.streams == STREAMS - 1
-    await eventually(lambda: worker.errands.room.streams == STREAMS)
+        assert worker.errands.streaming == 1
+    await eventually(lambda: worker.errands.streaming == 0)
 
 
 async def test_server_sent_events_are_given_to_who_asks_for_them(stage: Scene) -> None:

@@ -25,10 +25,10 @@ _LINE = {"type": "string", "description": 'One object a line: {"at", "service", 
 _CONTENT = {NDJSON: {"schema": _LINE}, SSE: {"schema": _LINE}}
 
 
-@router.get("/{name}/logs", response_class=StreamingResponse, responses={200: {"content": _CONTENT}})
+@router.get("/{instance}/logs", response_class=StreamingResponse, responses={200: {"content": _CONTENT}})
 @operation(Action.INSTANCES_LOGS)
 async def read_logs(
-    name: str,
+    instance: str,
     caller: Caller,
     services: Has,
     service: Annotated[str | None, Query(max_length=200, description="Only of this service.")] = None,
@@ -42,7 +42,7 @@ async def read_logs(
     Blank lines (comments, in server-sent events) show that the stream lives.
     """
     wish = LogsWish(service, since.replace(tzinfo=since.tzinfo or UTC) if since else None, tail, follow)
-    lines = await services.streams.logs(caller, name, wish)
+    lines = await services.streams.logs(caller, instance, wish)
     events = SSE in accept
     return StreamingResponse(_body(lines, _event if events else _json_line), media_type=SSE if events else NDJSON)
 

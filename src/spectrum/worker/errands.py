@@ -61,6 +61,11 @@ class Errands:
     def room(self) -> Room:
         return Room(max(0, LOOKS - self._looking), max(0, STREAMS - self._streams))
 
+    @property
+    def streaming(self) -> int:
+        """How many streams go on."""
+        return self._streams
+
     def take(self, incarnation: Incarnation, requests: Requests) -> None:
         """Begin with what was asked."""
         if requests.looks:
