@@ -69,6 +69,7 @@ class MemoryDatabase:
     committed: set[str] = field(default_factory=set)
     aborted: set[str] = field(default_factory=set)
     history: list[tuple[Job | None, Job, Command | None]] = field(default_factory=list)
+    look_at: dict[InstanceId, datetime] = field(default_factory=dict)
     braked: str = ""
     held: set[object] = field(default_factory=set)  # instance ids and places of keys that another copy holds
     alive_at: datetime | None = None

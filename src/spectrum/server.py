@@ -28,10 +28,12 @@ from spectrum.control.products import Products
 from spectrum.control.readiness import Readiness
 from spectrum.control.secrets import CellKeys, load_or_create
 from spectrum.control.sequencer import PADDING_SECONDS, TERM_SECONDS, Sequencer
+from spectrum.control.streams import Streams
 from spectrum.control.sweeper import Sweeper
 from spectrum.control.targets import Targets
 from spectrum.control.upkeep import Upkeep
 from spectrum.control.wakeups import Wakeups
+from spectrum.control.watch import Watch
 from spectrum.control.workers import Workers
 from spectrum.core.access import read_token
 from spectrum.core.errors import SpectrumError
@@ -121,6 +123,10 @@ class ControlPlane:
         self.store = PostgresStore(pools[Role.ENGINE], pools[Role.SYSTEM], self.clock)
         self.engine = Engine(self.store, CATALOG, self.clock, self.tasks, self._committed)
         self.dispatch = Dispatch(self.store, self.engine, self.clock, self.entropy)
+        self.watch = Watch(
+            pools[Role.SYSTEM], pools[Role.ENGINE], self.engine, self.entropy, tuning.observation_interval
+        )
+        self.streams = Streams(self.changes, pools[Role.SYSTEM], self.wakeups, self.clock, self.tasks)
         self.sweeper = Sweeper(self.store, self.engine, self.dispatch, self.clock, self.entropy, tuning.lease)
         self._join_other_copies(pools[Role.SYSTEM])
 
@@ -156,6 +162,7 @@ class ControlPlane:
             self.tasks.spawn(self.upkeep.run(), "upkeep")
         if "sequencer" in parts:
             self.tasks.spawn(self.sequencer.run(), "sequencer")
+            self.tasks.spawn(self.streams.run(), "streams")
 
     def app(self) -> FastAPI:
         settings = self.settings
@@ -171,6 +178,8 @@ class ControlPlane:
             self.dispatch,
             self.store,
             self.wakeups,
+            self.watch,
+            self.streams,
             self.keys,
             self.clock,
             self.settings.tuning,
@@ -186,6 +195,7 @@ class ControlPlane:
             jobs=Jobs(self.changes, self.engine, self.wakeups, self.clock),
             log=Log(self.pools[Role.API]),
             desk=desk,
+            streams=self.streams,
             readiness=Readiness(self.pools[Role.SYSTEM]),
             metrics=Metrics(),
             clock=self.clock,

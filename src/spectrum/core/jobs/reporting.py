@@ -6,15 +6,17 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import assert_never
 
+from spectrum.core import instances
 from spectrum.core import plan as plans
 from spectrum.core.errors import ErrorClass, Failure, Problem
 from spectrum.core.jobs.commands import Closing, Holding, Intent, Outcome, Report, Result, Verdict
 from spectrum.core.jobs.ending import move, new_key, unwind_step
-from spectrum.core.jobs.holding import check_fence
+from spectrum.core.jobs.holding import change_health, check_fence
 from spectrum.core.jobs.model import Attempt, Effect, Job, Numbered, Step
 from spectrum.core.jobs.table import (
     UNWOUND,
     Cause,
+    Health,
     JobState,
     JobTrigger,
     Phase,
@@ -220,9 +222,11 @@ class _Reading:
         if services := outcome.output.get("services"):
             self.turn.change_instance(services=tuple(services))
         if conditions := outcome.output.get("conditions"):
-            self.turn.change_instance(conditions=tuple(conditions))
+            known = self.turn.instance.conditions
+            self.turn.change_instance(conditions=instances.since_when(known, conditions, self.turn.now))
         if health := outcome.output.get("health"):
-            self.turn.change_instance(health=health, observed_at=self.turn.now)
+            self.turn.change_instance(observed_at=self.turn.now)
+            change_health(self.turn, instances.settled(self.turn.instance, Health(health), self.turn.now))
 
     def _prove(self, step: Step) -> None:
         """The slot was brought to what it is wanted to be: what is wanted absent there is gone.
