@@ -160,9 +160,9 @@ class ControlPlane:
         if "sweeper" in parts:
             self.tasks.spawn(self.sweeper.run(), "sweeper")
             self.tasks.spawn(self.upkeep.run(), "upkeep")
+            self.tasks.spawn(self.streams.run(), "streams")
         if "sequencer" in parts:
             self.tasks.spawn(self.sequencer.run(), "sequencer")
-            self.tasks.spawn(self.streams.run(), "streams")
 
     def app(self) -> FastAPI:
         settings = self.settings

@@ -223,7 +223,7 @@ class Bench:
 
     def observe(self, **rest: Any) -> Done:
         given: Mapping[str, Any] = {"fence": self.instance.counter, "generation": self.instance.generation, **rest}
-        return self._done(Observe(**self._common(), health="healthy", **given))
+        return self._done(Observe(**self._common(), asked_at=self.around.now, **given))
 
     # ---- whole ways
 

@@ -197,10 +197,21 @@ def test_an_outcome_without_an_attempt_speaks_of_nothing() -> None:
     bench.claim()
     job = bench.active
 
-    bench.report(Outcome("down", Phase.DO, 0, Result.ERROR, NEVER))
+    bench.report(Outcome("down", Phase.DO, 0, Result.DONE))
 
     assert bench.job(job).state is JobState.RUNNING
     assert bench.step("down").state is StepState.PENDING
+
+
+def test_a_step_that_the_target_refuses_before_its_first_intent_ends_the_job_untouched() -> None:
+    bench = claimed()
+    job = bench.active
+
+    bench.report(Outcome("disk", Phase.DO, 0, Result.ERROR, NEVER))
+
+    assert bench.job(job).state is JobState.FAILED
+    assert bench.job(job).reason is Reason.STEP_FAILED
+    assert not bench.job(job).touched
 
 
 def test_a_step_that_fails_for_good_unwinds_every_touched_step_also_its_own() -> None:
