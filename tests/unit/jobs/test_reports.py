@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from spectrum.core.breakers import FIRST_WAIT, THRESHOLD, Breaker
 from spectrum.core.errors import ErrorClass, Failure, Problem
 from spectrum.core.jobs.commands import Outcome, Result, Verdict
 from spectrum.core.jobs.table import JobState, Phase, Reason, StepState
@@ -168,9 +169,29 @@ def test_what_is_destructive_is_refused_while_a_brake_is_on() -> None:
 
 def test_an_effect_is_refused_while_the_breaker_of_the_target_is_open() -> None:
     bench = claimed()
-    bench.around = replace(bench.around, target_open=False)
+    bench.around = replace(bench.around, breaker=silent(bench))
 
     assert bench.report(intents=("disk",)).refused == {"disk": "breaker: the target does not answer"}
+
+
+def test_a_job_on_a_target_that_does_not_answer_is_given_to_nobody_but_the_probe() -> None:
+    bench = creating()
+    bench.around = replace(bench.around, breaker=silent(bench))
+
+    with pytest.raises(Problem, match="breaker is open"):
+        bench.claim()
+    bench.wait(FIRST_WAIT.total_seconds())
+    bench.claim()
+
+    assert bench.active.owned
+
+
+def silent(bench: Bench) -> Breaker:
+    """The breaker of a target that has just failed too often."""
+    breaker = Breaker()
+    for _ in range(THRESHOLD):
+        breaker = breaker.after(False, bench.around.now)
+    return breaker
 
 
 def test_a_retryable_error_is_tried_again_later_until_its_budget_is_used_up() -> None:

@@ -17,6 +17,7 @@ from spectrum.core.jobs.table import (
     Reason,
     StepState,
     StepTrigger,
+    WaitsFor,
 )
 from spectrum.core.jobs.turn import Refused, Turn, next_state, next_step_state
 
@@ -52,6 +53,8 @@ def _may_be_claimed(turn: Turn, job: Job, command: Claim) -> None:
         raise Refused(Problem("not-allowed-now", f"Job {job.id} is not due before {job.not_before:%FT%TZ}."))
     if turn.around.braked and job.state is not JobState.UNWINDING:
         raise Refused(Problem("not-allowed-now", f"The brake {turn.around.braked} is on."))
+    if not turn.around.target_open:
+        raise Refused(Problem("not-allowed-now", "The target does not answer; its breaker is open."))
     if job.alone and command.holds_others:
         raise Refused(Problem("not-allowed-now", f"Job {job.id} is run by a worker that holds nothing else."))
 
@@ -74,6 +77,8 @@ def release(turn: Turn, command: Release) -> Done:
     """Hand the job back, not to be claimed before `until`. A stale one is refused with `stale-fence`."""
     job = turn.job(command.job_id)
     check_fence(turn, job, command)
+    if command.why is WaitsFor.BREAKER:
+        turn.dependency.append(False)
     job = move(turn, turn.put(job, not_before=command.until), JobTrigger.RELEASE)
     if not job.state.terminal and command.until is not None:
         job = turn.put(

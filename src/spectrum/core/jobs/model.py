@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from spectrum.core.breakers import Breaker
 from spectrum.core.errors import Failure
 from spectrum.core.ids import (
     InstanceId,
@@ -304,7 +305,13 @@ class Surroundings:
     lost: timedelta = timedelta(0)
     braked: str = ""
     target_url: str = "memory://"
-    target_open: bool = True
+    target_organization: str = ""  # whose target it is: the instance's own, or the platform's
+    breaker: Breaker = field(default_factory=Breaker)
+
+    @property
+    def target_open(self) -> bool:
+        """Whether a call to the target may be begun now."""
+        return self.breaker.lets_through(self.now)
 
     @property
     def target_kind(self) -> str:

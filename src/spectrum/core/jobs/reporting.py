@@ -8,6 +8,7 @@ from typing import assert_never
 
 from spectrum.core import instances
 from spectrum.core import plan as plans
+from spectrum.core.breakers import BreakerState
 from spectrum.core.errors import ErrorClass, Failure, Problem
 from spectrum.core.jobs.commands import Closing, Holding, Intent, Outcome, Report, Result, Verdict
 from spectrum.core.jobs.ending import move, new_key, unwind_step
@@ -376,7 +377,7 @@ class _Reading:
             return "its last attempt is unknown and was not seen absent"
         if step.destructive and turn.around.braked:
             return f"brake: {turn.around.braked}"
-        if not turn.around.target_open and step.slot:
+        if turn.around.breaker.state is BreakerState.OPEN and step.slot:
             return "breaker: the target does not answer"
         return ""
 
