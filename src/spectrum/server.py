@@ -21,15 +21,19 @@ from spectrum.control.desk import Desk
 from spectrum.control.dispatch import Dispatch
 from spectrum.control.engine import Engine
 from spectrum.control.identity import Identity
+from spectrum.control.instances import Instances
+from spectrum.control.jobs import Jobs
 from spectrum.control.log import Log
 from spectrum.control.products import Products
 from spectrum.control.readiness import Readiness
 from spectrum.control.secrets import CellKeys, load_or_create
 from spectrum.control.sequencer import PADDING_SECONDS, TERM_SECONDS, Sequencer
+from spectrum.control.streams import Streams
 from spectrum.control.sweeper import Sweeper
 from spectrum.control.targets import Targets
 from spectrum.control.upkeep import Upkeep
 from spectrum.control.wakeups import Wakeups
+from spectrum.control.watch import Watch
 from spectrum.control.workers import Workers
 from spectrum.core.access import read_token
 from spectrum.core.errors import SpectrumError
@@ -119,6 +123,10 @@ class ControlPlane:
         self.store = PostgresStore(pools[Role.ENGINE], pools[Role.SYSTEM], self.clock)
         self.engine = Engine(self.store, CATALOG, self.clock, self.tasks, self._committed)
         self.dispatch = Dispatch(self.store, self.engine, self.clock, self.entropy)
+        self.watch = Watch(
+            pools[Role.SYSTEM], pools[Role.ENGINE], self.engine, self.entropy, tuning.observation_interval
+        )
+        self.streams = Streams(self.changes, pools[Role.SYSTEM], self.wakeups, self.clock, self.tasks)
         self.sweeper = Sweeper(self.store, self.engine, self.dispatch, self.clock, self.entropy, tuning.lease)
         self._join_other_copies(pools[Role.SYSTEM])
 
@@ -152,6 +160,7 @@ class ControlPlane:
         if "sweeper" in parts:
             self.tasks.spawn(self.sweeper.run(), "sweeper")
             self.tasks.spawn(self.upkeep.run(), "upkeep")
+            self.tasks.spawn(self.streams.run(), "streams")
         if "sequencer" in parts:
             self.tasks.spawn(self.sequencer.run(), "sequencer")
 
@@ -169,6 +178,8 @@ class ControlPlane:
             self.dispatch,
             self.store,
             self.wakeups,
+            self.watch,
+            self.streams,
             self.keys,
             self.clock,
             self.settings.tuning,
@@ -180,8 +191,11 @@ class ControlPlane:
             products=Products(self.changes),
             targets=Targets(self.changes),
             workers=self.workers,
+            instances=Instances(self.changes, self.engine, self.clock),
+            jobs=Jobs(self.changes, self.engine, self.wakeups, self.clock),
             log=Log(self.pools[Role.API]),
             desk=desk,
+            streams=self.streams,
             readiness=Readiness(self.pools[Role.SYSTEM]),
             metrics=Metrics(),
             clock=self.clock,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -11,8 +10,9 @@ import time
 
 import pytest
 
-from spectrum.local import lifecycle, parts
+from spectrum.local import identity, lifecycle, parts
 from spectrum.local.home import Home
+from spectrum.local.supervisor import living_supervisor
 from tests.local.conftest import free_ports, listener, processes_of, until
 
 STARTER = """
@@ -34,13 +34,17 @@ def test_a_start_killed_at_random_moments_converges(home: Home, seed: int) -> No
     one, two = free_ports(2)
     wanted = (listener(home, "one", one), listener(home, "two", two, needs_ports=(one,)))
     parts.store(home, wanted)
+    killed: identity.Identity | None = None
     for _ in range(ROUNDS):
         starter = subprocess.Popen([sys.executable, "-c", STARTER, str(home.root)])
         time.sleep(chance.uniform(0.0, 0.8))  # the moment is the test's subject, not something that is waited for
         starter.kill()
         starter.wait()
-        if chance.random() < 0.7 and (supervisor := lifecycle.read(home).supervisor):
-            os.kill(supervisor, signal.SIGKILL)
+        if chance.random() < 0.7 and (supervisor := living_supervisor(home)):
+            identity.send(supervisor, signal.SIGKILL)
+            killed = supervisor
+    if killed:  # one that is dying still counts as alive
+        assert identity.wait(killed, 20.0)
     lifecycle.start(home, wanted)
     lifecycle.await_running(home, ("one", "two"), timeout=60.0)
     status = lifecycle.read(home)

@@ -174,3 +174,13 @@ def test_a_supervisor_that_comes_after_down_starts_nothing(home: Home) -> None:
     late = subprocess.run([sys.executable, "-m", "spectrum.local.supervisor", str(home.root)], timeout=60.0)
     assert late.returncode == 0
     assert processes_of(home) == []
+
+
+def test_a_supervisor_that_dies_while_parts_are_waited_for_is_replaced(home: Home) -> None:
+    (port,) = free_ports(1)
+    before = up(home, listener(home, "part", port))
+    os.kill(lifecycle.read(home).supervisor or 0, signal.SIGKILL)
+    until(lambda: lifecycle.read(home).supervisor is None)
+    lifecycle.await_running(home, ("part",), timeout=30.0)
+    assert pids(home) == before
+    assert lifecycle.read(home).supervisor

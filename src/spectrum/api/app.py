@@ -8,7 +8,21 @@ from fastapi import FastAPI
 from fastapi.routing import APIRouter
 
 import spectrum
-from spectrum.api import log, models, organizations, problems, products, system, targets, tokens, worker, workers
+from spectrum.api import (
+    instances,
+    jobs,
+    log,
+    logs,
+    models,
+    organizations,
+    problems,
+    products,
+    system,
+    targets,
+    tokens,
+    worker,
+    workers,
+)
 from spectrum.api.middleware import Edge
 from spectrum.api.services import Services
 from spectrum.api.signed import SignedAnswers
@@ -19,9 +33,12 @@ ROUTERS: tuple[APIRouter, ...] = (
     organizations.router,
     tokens.router,
     products.router,
+    instances.router,
+    jobs.router,
     targets.router,
     workers.router,
     log.router,
+    logs.router,
     worker.router,
     system.router,
 )

@@ -227,7 +227,7 @@ class Progress(Shown):
 
 class Attempt(Shown):
     number: int
-    phase: Literal["do", "undo"]
+    phase: Literal["do", "undo", "replace"]
     cause: Literal["first", "retry", "rescue"]
     fence: int
     token: int | None
@@ -274,6 +274,49 @@ class Job(Shown):
     started_at: datetime | None
     finished_at: datetime | None
     steps: list[Step]
+
+
+class OpenStep(Shown):
+    """A step of which something is to be told, with its last error."""
+
+    name: str
+    state: StepState
+    attempts: int
+    retry_at: datetime | None
+    deadline: datetime | None
+    error: Failure | None
+
+
+class Why(Shown):
+    """Why a job is where it is: what it waits for, who could unblock it, and what its open steps met last."""
+
+    job_id: str
+    operation: str
+    state: JobState
+    done: bool
+    summary: str
+    waiting: Waiting | None
+    deadline: datetime | None
+    error: Failure | None
+    residue: list[Any]
+    steps: list[OpenStep]
+
+
+class PlannedStep(Shown):
+    name: str
+    needs: list[str]
+    slot: str | None
+    state: Literal["pending", "skipped"]
+    irreversible: bool
+    destructive: bool
+
+
+class Plan(Shown):
+    """What a command would do: the answer to `dry_run`. Nothing was changed, and no key used up."""
+
+    operation: str
+    plan_hash: str
+    steps: list[PlannedStep]
 
 
 # Organizations and tokens -------------------------------------------------------------------------------------------

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
 from spectrum.control.commands import Listing, Mutation, Page, Reply
+from spectrum.control.instances import Filters
+from spectrum.control.jobs import JobFilters
+from spectrum.control.specs import Order
+from spectrum.control.streams import LogsWish
 from spectrum.core.access import Principal
 from spectrum.core.signing import Call
 from spectrum.ports import Clock, Entropy
@@ -18,6 +22,13 @@ class View(Protocol):
     """A resource as it is shown. Its JSON has the field names of INTERFACES §2."""
 
     def as_json(self) -> dict[str, Any]: ...
+
+
+class Generational(View, Protocol):
+    """A resource whose ETag is its generation."""
+
+    @property
+    def generation(self) -> int: ...
 
 
 class Identity(Protocol):
@@ -80,6 +91,33 @@ class Workers(Protocol):
     async def revoke_worker(self, mutation: Mutation, worker_id: str) -> Reply: ...
 
 
+class Instances(Protocol):
+    """Customers' environments. What is asked of them becomes a job, which the answer holds."""
+
+    async def instances(self, principal: Principal, page: Page, filters: Filters) -> Listing[Any]: ...
+    async def instance(self, principal: Principal, name_or_id: str) -> Generational: ...
+    async def create(self, mutation: Mutation, name: str, order: Order) -> Reply: ...
+    async def put(self, mutation: Mutation, name: str, order: Order, absent: bool, expected: int | None) -> Reply: ...
+    async def act(self, mutation: Mutation, verb: str, name_or_id: str, expected: int | None) -> Reply: ...
+    async def plan_create(self, principal: Principal, name: str, order: Order) -> View: ...
+    async def plan_put(
+        self, principal: Principal, name: str, order: Order, absent: bool, expected: int | None
+    ) -> View: ...
+    async def plan_act(self, principal: Principal, verb: str, name_or_id: str, expected: int | None) -> View: ...
+
+
+class Jobs(Protocol):
+    """What is being done, and was done, to instances."""
+
+    async def jobs(self, principal: Principal, page: Page, filters: JobFilters) -> Listing[Any]: ...
+    async def job(self, principal: Principal, job_id: str, wait: float = 0.0) -> View: ...
+    async def why(self, principal: Principal, job_id: str) -> View: ...
+    async def cancel(self, mutation: Mutation, job_id: str) -> Reply: ...
+
+    async def awaited(self, principal: Principal, reply: Reply, wait: float) -> Reply:
+        """The same answer with its job as it is once it has ended, or `wait` seconds later."""
+
+
 class Log(Protocol):
     """What happened: facts by position, and who did what."""
 
@@ -92,6 +130,13 @@ class Desk(Protocol):
 
     async def serve(self, what: str, call: Call, lease_id: str | None) -> Any:
         """The answer to a signed call. Raises Problem."""
+
+
+class Streams(Protocol):
+    """What workers read for somebody."""
+
+    async def logs(self, principal: Principal, name_or_id: str, wish: LogsWish) -> AsyncIterator[Mapping[str, Any]]:
+        """Log lines of an instance; an empty one says that there is nothing new for a while. Raises Problem."""
 
 
 class Readiness(Protocol):
@@ -110,8 +155,11 @@ class Services:
     products: Products
     targets: Targets
     workers: Workers
+    instances: Instances
+    jobs: Jobs
     log: Log
     desk: Desk
+    streams: Streams
     readiness: Readiness
     metrics: Metrics
     clock: Clock

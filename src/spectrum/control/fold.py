@@ -5,18 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from spectrum.core.breakers import Breaker
 from spectrum.core.errors import Problem
-from spectrum.core.ids import InstanceId
-from spectrum.core.jobs.commands import Claim, Consequences, Done, Hint, Holding, Rejection, Repeated, Submit
+from spectrum.core.ids import InstanceId, TargetId
+from spectrum.core.jobs.commands import (
+    Answer,
+    Claim,
+    Command,
+    Consequences,
+    Done,
+    Hint,
+    Holding,
+    Rejection,
+    Repeated,
+    Submit,
+)
 from spectrum.core.jobs.decide import Decision, decide
-from spectrum.core.jobs.model import Aggregate, Lease
+from spectrum.core.jobs.model import Aggregate, Lease, Surroundings
 from spectrum.core.jobs.store import (
     DEFERRED,
     Asked,
     ClaimOf,
     Deferred,
     Folded,
+    Keyed,
     Loaded,
+    Remembered,
     Result,
     Written,
 )
@@ -51,6 +65,9 @@ class _Folding:
     consequences: dict[InstanceId, list[Consequences]] = field(default_factory=dict)
     remember: dict[int, Repeated] = field(default_factory=dict)
     evidence: list[Rejection] = field(default_factory=list)
+    fresh: dict[tuple[str, str, str, str], Remembered] = field(default_factory=dict)  # keys first used in this flush
+    breakers: dict[TargetId, Breaker] = field(default_factory=dict)  # changed in this flush
+    named: set[tuple[str, str]] = field(default_factory=set)  # (organization, instance name) taken in this flush
 
     def all(self, asked: Sequence[Asked]) -> Folded:
         results = tuple(self.one(position, each) for position, each in enumerate(asked))
@@ -61,20 +78,32 @@ class _Folding:
             instance_id: Written(self.loaded.aggregates.get(instance_id), after, tuple(self.consequences[instance_id]))
             for instance_id, after in self.after.items()
         }
-        return Folded(results, written, self.remember, tuple(self.evidence), lease)
+        return Folded(results, written, self.remember, tuple(self.evidence), lease, self.breakers)
 
     def one(self, position: int, asked: Asked) -> Result:
         command = asked.command
         if position in self.loaded.busy_keys or command.instance_id in self.loaded.busy:
             return DEFERRED
-        if asked.keyed is not None and (known := self.loaded.remembered.get(position)):
+        if asked.keyed is not None and (known := self._known(position, asked.keyed)):
             return known.answer if known.request_digest == asked.keyed.request_digest else _reused(asked.keyed.key)
-        if position in self.loaded.taken:
+        name = (command.organization_id, asked.name) if asked.name else None
+        if position in self.loaded.taken or name in self.named:
             return Rejection(Problem("not-allowed-now", f"There is already an instance named {asked.name}."))
         result = self._decide(asked)
-        if asked.keyed is not None and not isinstance(result, Rejection | Repeated | Deferred):
-            self.remember[position] = asked.keyed.respond(result)
+        if not isinstance(result, Rejection | Repeated | Deferred):
+            self._accepted(position, asked.keyed, name, result)
         return result
+
+    def _known(self, position: int, keyed: Keyed) -> Remembered | None:
+        """What this key was answered, in an earlier flush or in this one (P9)."""
+        return self.loaded.remembered.get(position) or self.fresh.get(keyed.place)
+
+    def _accepted(self, position: int, keyed: Keyed | None, name: tuple[str, str] | None, answer: Answer) -> None:
+        if name is not None:
+            self.named.add(name)
+        if keyed is not None:
+            self.remember[position] = keyed.respond(answer)
+            self.fresh[keyed.place] = Remembered(keyed.request_digest, self.remember[position])
 
     def _decide(self, asked: Asked) -> Result:
         command = asked.command
@@ -83,12 +112,26 @@ class _Folding:
             if not (isinstance(command, Submit) and command.new is not None):
                 return Rejection(Problem("not-found", f"There is no instance {command.instance_id}."))
             aggregate = Aggregate(command.new, outlines=self.loaded.outlines)
-        decision = decide(aggregate, command, self.loaded.around[command.instance_id], self.catalog)
+        around = self._around(command.instance_id, aggregate.instance.target_id)
+        decision = decide(aggregate, command, around, self.catalog)
         if isinstance(decision, Rejection):
             self.evidence.append(decision)
             return decision
         self._keep(command.instance_id, aggregate, decision)
+        self._count(command, aggregate.instance.target_id, around, decision)
         return decision.answer
+
+    def _around(self, instance_id: InstanceId, target_id: TargetId) -> Surroundings:
+        around = self.loaded.around[instance_id]
+        return replace(around, breaker=self.breakers.get(target_id, around.breaker))
+
+    def _count(self, command: Command, target_id: TargetId, around: Surroundings, decision: Decision) -> None:
+        """What the decision says of the target's willingness to answer; a claim on an ailing target is its probe."""
+        breaker = around.breaker.probing(around.now) if isinstance(command, Claim) else around.breaker
+        for answered in decision.consequences.dependency:
+            breaker = breaker.after(answered, around.now)
+        if breaker != around.breaker:
+            self.breakers[target_id] = breaker
 
     def _keep(self, instance_id: InstanceId, before: Aggregate, decision: Decision) -> None:
         unchanged = decision.aggregate == before and decision.consequences == Consequences()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
@@ -13,20 +15,22 @@ class Wakeups:
 
     _waiting: dict[str, set[asyncio.Future[None]]] = field(default_factory=lambda: defaultdict(set))
 
-    async def wait(self, topic: str, seconds: float) -> bool:
-        """True once the topic is woken, False after `seconds`."""
+    @contextmanager
+    def listening(self, topic: str) -> Iterator[asyncio.Future[None]]:
+        """Meanwhile no wake-up of the topic is missed: it completes the future."""
         future = asyncio.get_running_loop().create_future()
         self._waiting[topic].add(future)
         try:
-            async with asyncio.timeout(seconds):
-                await future
-        except TimeoutError:
-            return False
+            yield future
         finally:
             self._waiting[topic].discard(future)
             if not self._waiting[topic]:
                 del self._waiting[topic]
-        return True
+
+    async def wait(self, topic: str, seconds: float) -> bool:
+        """True once the topic is woken, False after `seconds`."""
+        with self.listening(topic) as woken:
+            return await within(woken, seconds)
 
     def wake(self, topic: str) -> None:
         for future in self._waiting.get(topic, ()):
@@ -37,3 +41,13 @@ class Wakeups:
         """Some wake-up may have been missed: everybody looks."""
         for topic in list(self._waiting):
             self.wake(topic)
+
+
+async def within(woken: asyncio.Future[None], seconds: float) -> bool:
+    """True once the future is done, False after `seconds`."""
+    try:
+        async with asyncio.timeout(seconds):
+            await woken
+    except TimeoutError:
+        return False
+    return True

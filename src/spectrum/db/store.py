@@ -14,6 +14,7 @@ from typing import Any
 
 import asyncpg
 
+from spectrum.core.breakers import Breaker, BreakerState
 from spectrum.core.ids import InstanceId, PoolId, ReleaseId
 from spectrum.core.jobs.commands import Repeated
 from spectrum.core.jobs.model import Aggregate, Instance, Lease, Surroundings
@@ -315,4 +316,13 @@ def _surroundings(row: asyncpg.Record, now: datetime) -> Surroundings:
         lost=row["lost"] or timedelta(0),
         braked=row["brake"] or "",
         target_url=row["url"],
+        target_organization=row["organization_id"],
+        breaker=_breaker(row),
     )
+
+
+def _breaker(row: asyncpg.Record) -> Breaker:
+    if row["breaker_state"] is None:
+        return Breaker()
+    state = BreakerState(row["breaker_state"])
+    return Breaker(state, row["failures"], row["openings"], row["opened_at"], row["retry_at"])

@@ -64,9 +64,14 @@ def start(home: Home, wanted: tuple[Part, ...]) -> None:
 
 
 def await_running(home: Home, names: tuple[str, ...], timeout: float = START_SECONDS) -> None:
-    """Until all of these parts run. Raises `LocalError` if one does not stay up, or it takes longer than `timeout`."""
+    """Until all of these parts run, under a supervisor, which is started again if it has died meanwhile.
+
+    Raises `LocalError` if a part does not stay up, or it takes longer than `timeout` seconds.
+    """
     deadline = time.monotonic() + timeout
     while True:
+        if living_supervisor(home) is None:
+            start(home, parts.load(home))  # the one that was told a moment ago was dying
         status = read(home)
         current = {part.name: part for part in status.parts if part.name in names}
         for part in current.values():
@@ -153,7 +158,7 @@ def _spawn(home: Home) -> None:
 def _await_taken_up(home: Home, wanted: tuple[Part, ...]) -> None:
     """Until the supervisor says that these are the parts that it keeps: what it said before is of others."""
     deadline = time.monotonic() + sum(part.grace for part in wanted) + 15.0
-    while stored_state(home).get("wanted") != parts.fingerprint(wanted):
+    while living_supervisor(home) and stored_state(home).get("wanted") != parts.fingerprint(wanted):
         if time.monotonic() >= deadline:
             raise LocalError("The supervisor does not take up its parts", f"Look into {home.log('supervisor')}")
         time.sleep(PAUSE)

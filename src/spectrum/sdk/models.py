@@ -45,7 +45,7 @@ class Condition(Model):
 class Action(Model):
     verb: str
     allowed: bool
-    reason: str = ""
+    reason: str | None = None
 
 
 class Instance(Model):

@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import structlog
 
 from spectrum.core.errors import Problem
 from spectrum.core.ids import JobId
 from spectrum.core.jobs.commands import Holding
+from spectrum.core.jobs.table import WaitsFor
 from spectrum.core.plan import Catalog
 from spectrum.core.retry import backoff
 from spectrum.ports import Clock, Entropy, Spawner
 from spectrum.providers.protocol import Provider
-from spectrum.transports.protocol import Incarnation, Link, LinkDown
+from spectrum.transports.protocol import Handback, Incarnation, Link, LinkDown
 from spectrum.worker.context import Renderer
+from spectrum.worker.errands import Errands
 from spectrum.worker.run import JobRun, Means
 from spectrum.worker.spool import Spool
 
 POLL_SECONDS = 10.0
+FULL_SECONDS = 1.0  # of a poll while there is no room for looks
+ELSEWHERE_SECONDS = 15.0
 LEASE_MARGIN = 0.75  # of a lease: no new effect is begun after that much of it
 
 _log = structlog.get_logger(__name__)
@@ -43,10 +48,15 @@ class Worker:
     spawner: Spawner
     spool: Spool
     capacity: int = 16
+    errands: Errands = field(init=False)
     _runs: dict[tuple[JobId, int], JobRun] = field(default_factory=dict)
+    _foreign: set[tuple[JobId, int]] = field(default_factory=set)  # being handed back
     _right_until: float = 0.0
     _claim_seen: int = 0
     _draining: bool = False
+
+    def __post_init__(self) -> None:
+        self.errands = Errands(self.link, self.providers, self.clock, self.spawner)
 
     async def run(self) -> None:
         """Work until drained. An incarnation that has ended is followed by the next."""
@@ -63,8 +73,10 @@ class Worker:
                 self._lose_all()
 
     async def drain(self) -> None:
-        """Claim nothing new, and let what runs end."""
+        """Claim nothing new, and hand back what runs as soon as no call of it is under way."""
         self._draining = True
+        for run in list(self._runs.values()):
+            run.hand_back()
         while self._runs:
             await self.clock.sleep(0.1)
 
@@ -110,7 +122,7 @@ class Worker:
         while not (self._draining and not self._runs):
             number += 1
             left = self.clock.monotonic()
-            held = tuple(self._runs)
+            held = (*self._runs, *self._foreign)
             try:
                 pulse = await self.link.beat(incarnation, number, self._claim_seen, held)
             except LinkDown:
@@ -161,12 +173,20 @@ class Worker:
                 raise _Over from problem
 
     async def _poll(self, incarnation: Incarnation) -> None:
-        try:
-            await self.link.poll(incarnation, POLL_SECONDS)
-        except LinkDown:
-            await self.clock.sleep(1.0)
-        except Problem as problem:
-            raise _Over from problem
+        """Until there may be a job to claim, or it is time to look for one unasked. Errands are taken up meanwhile."""
+        end = self.clock.monotonic() + POLL_SECONDS
+        while not self._draining and (left := end - self.clock.monotonic()) > 0:
+            room = self.errands.room
+            try:
+                polled = await self.link.poll(incarnation, left if room.looks else min(left, FULL_SECONDS), room)
+            except LinkDown:
+                await self.clock.sleep(1.0)
+                return
+            except Problem as problem:
+                raise _Over from problem
+            self.errands.take(incarnation, polled.requests)
+            if polled.work:
+                return
 
     def _run(self, incarnation: Incarnation, holding: Holding) -> None:
         means = Means(
@@ -174,8 +194,7 @@ class Worker:
         )
         provider = self.providers.get(holding.target_url)
         if provider is None:
-            # Not listing it in the next heartbeat hands it back.
-            _log.error("a job is on a target that this worker was not given", target=holding.target_url)
+            self.spawner.spawn(self._hand_back(incarnation, holding), f"hand back {holding.job.id}")
             return
         run = JobRun(means, provider, holding)
         key = (holding.job.id, holding.job.fence)
@@ -188,6 +207,28 @@ class Worker:
                 self._runs.pop(key, None)
 
         self.spawner.spawn(until_done(), f"job {holding.job.id}")
+
+    async def _hand_back(self, incarnation: Incarnation, holding: Holding) -> None:
+        """Another worker of the pool may reach the target."""
+        _log.error("a job is on a target that this worker was not given", target=holding.target_url)
+        job = holding.job
+        handback = Handback(
+            job.organization_id,
+            holding.instance.id,
+            job.id,
+            job.fence,
+            holding.at + timedelta(seconds=ELSEWHERE_SECONDS),
+            WaitsFor.WORKER,
+            f"a worker that was given {holding.target_url}",
+        )
+        key = (job.id, job.fence)
+        self._foreign.add(key)
+        try:
+            await self.link.release(incarnation, handback)
+        except (LinkDown, Problem) as error:
+            _log.info("release was not heard", job_id=job.id, error=str(error))
+        finally:
+            self._foreign.discard(key)
 
     def _lose_all(self) -> None:
         for run in list(self._runs.values()):

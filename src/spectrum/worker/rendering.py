@@ -111,6 +111,14 @@ def service_state(name: str, seen: Observed | None) -> Mapping[str, Any]:
     """A service as the instance's record shows it (INTERFACES §2)."""
     if seen is None or seen.presence is not Presence.PRESENT:
         return {"name": name, "state": "stopped", "health": "unknown", "restarts": 0, "ports": {}}
-    state = "running" if seen.running else "exited" if seen.exit is not None else "starting"
-    health = "unknown" if seen.health is Health.STARTING else seen.health.value
-    return {"name": name, "state": state, "health": health, "restarts": seen.restarts, "ports": dict(seen.ports)}
+    completed = seen.exit is not None and seen.exit.code == 0
+    ended = "completed" if completed else "exited" if seen.exit is not None else "starting"
+    state = "running" if seen.running else ended
+    health = "unknown" if seen.health is Health.STARTING or state == "completed" else seen.health.value
+    return {
+        "name": name,
+        "state": state,
+        "health": health,
+        "restarts": seen.restarts,
+        "ports": {port.rpartition("/")[2]: given for port, given in seen.ports.items()},
+    }

@@ -149,7 +149,8 @@ def test_kinto_as_processes() -> None:
     result = rendered(KINTO, TargetKind.PROCESS)
     root = "/var/lib/spectrum/sample/db"
     db, web = result.services["db"], result.services["web"]
-    assert result.base == Base("acme", (PortRequest("db", 5432, False), PortRequest("web", 8888, True)))
+    ports = (PortRequest("db", 5432, False), PortRequest("web", 8888, True))
+    assert result.base == Base("acme", ports, ("db", "web"))
     assert result.volumes == {"dbdata": Volume("dbdata")}
     assert db.command == ("sh", f"{root}/db-start.sh")
     assert db.environment["PGDATA"] == f"{root}/var/lib/postgresql/data"

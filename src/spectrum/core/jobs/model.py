@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from spectrum.core.breakers import Breaker
 from spectrum.core.errors import Failure
 from spectrum.core.ids import (
     InstanceId,
@@ -110,6 +111,9 @@ class Instance:
     lifecycle: Lifecycle = Lifecycle.CREATING
     hold: Hold = Hold.NONE
     health: Health = Health.UNKNOWN
+    health_since: datetime | None = None
+    health_seen: Health | None = None  # what the last sightings showed instead
+    health_streak: int = 0  # how many of them in a row
     counter: int = 0
     job_counter: int = 0
     event_sequence: int = 0
@@ -301,7 +305,13 @@ class Surroundings:
     lost: timedelta = timedelta(0)
     braked: str = ""
     target_url: str = "memory://"
-    target_open: bool = True
+    target_organization: str = ""  # whose target it is: the instance's own, or the platform's
+    breaker: Breaker = field(default_factory=Breaker)
+
+    @property
+    def target_open(self) -> bool:
+        """Whether a call to the target may be begun now."""
+        return self.breaker.lets_through(self.now)
 
     @property
     def target_kind(self) -> str:

@@ -1,0 +1,143 @@
+"""What a command would do, said without doing it: the same decision on what is read, and nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from spectrum.core.errors import Problem
+from spectrum.core.jobs.commands import Rejection, Submit, Submitted
+from spectrum.core.jobs.decide import decide
+from spectrum.core.jobs.model import Aggregate, Instance, Job, Step, Surroundings
+from spectrum.core.plan import Catalog, Given, Plan, PlanError
+from spectrum.core.product.outline import Outline
+from spectrum.db import rows
+from spectrum.db.pools import Connection
+from spectrum.db.sql import query
+from spectrum.db.visits import Row
+
+_INSTANCE = query("instance_find")
+_JOBS = query("jobs_of_instances")
+_STEPS = query("steps_of_jobs")
+_EFFECTS = query("effects_of_instances")
+_PLACEMENTS = query("placements_of_instances")
+_OUTLINES = query("outlines")
+_SURROUNDINGS = query("surroundings")
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The steps that a job would have, and the hash by which this plan is told from another."""
+
+    operation: str
+    plan_hash: str
+    steps: tuple[Mapping[str, Any], ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"operation": self.operation, "plan_hash": self.plan_hash, "steps": [dict(step) for step in self.steps]}
+
+
+async def planned(connection: Connection, submit: Submit, catalog: Catalog) -> Planned:
+    """The plan as it would be now. Where others wait or run before it, it is made anew when its turn comes.
+
+    Raises Problem as the command itself would.
+    """
+    aggregate = await _aggregate(connection, submit)
+    around = await _around(connection, aggregate.instance)
+    outlines = await _outlines(connection, aggregate, submit, around.target_kind)
+    aggregate = replace(aggregate, outlines=outlines)
+    decision = decide(aggregate, submit, around, catalog)
+    if isinstance(decision, Rejection):
+        raise decision.problem
+    job = _job_of(decision.answer)
+    if job.state.terminal and job.failure is not None:
+        raise Problem("not-allowed-now", job.failure.message)
+    if job.plan_hash:
+        return Planned(job.operation, job.plan_hash, tuple(_step(step) for step in job.steps))
+    return _ahead_of_its_turn(job, aggregate, around, catalog)
+
+
+def _job_of(answer: object) -> Job:
+    if not isinstance(answer, Submitted):
+        raise TypeError(f"a submit is answered by a job, not {type(answer).__name__}")
+    return answer.job
+
+
+def _ahead_of_its_turn(job: Job, aggregate: Aggregate, around: Surroundings, catalog: Catalog) -> Planned:
+    """The job would wait behind others: its plan as it would be if they changed nothing."""
+    instance = aggregate.instance
+    spec = job.spec or instance.accepted or instance.requested
+    effects = tuple(effect for _, effect in sorted(aggregate.effects.items()))
+    given = Given(instance, job, effects, aggregate.outlines.get(spec.release_id), around.target_kind)
+    try:
+        plan = catalog[job.operation, job.operation_version].plan(given)
+    except PlanError as error:
+        raise Problem("not-allowed-now", f"{error}.") from error
+    return Planned(job.operation, plan.digest(), _nodes(plan))
+
+
+def _nodes(plan: Plan) -> tuple[Mapping[str, Any], ...]:
+    return tuple(
+        _as_json(node.name, node.needs, node.slot, node.irreversible, node.destructive, node.condition)
+        for node in plan.nodes
+    )
+
+
+def _step(step: Step) -> Mapping[str, Any]:
+    runs = step.state.value != "skipped"
+    return _as_json(step.name, step.needs, step.slot, step.irreversible, step.destructive, runs)
+
+
+def _as_json(
+    name: str, needs: tuple[str, ...], slot: str | None, irreversible: bool, destructive: bool, runs: bool
+) -> Mapping[str, Any]:
+    return {
+        "name": name,
+        "needs": list(needs),
+        "slot": slot,
+        "state": "pending" if runs else "skipped",
+        "irreversible": irreversible,
+        "destructive": destructive,
+    }
+
+
+# ---- what the decision sees
+
+
+async def _aggregate(connection: Connection, submit: Submit) -> Aggregate:
+    """The aggregate as it is read, without a lock."""
+    if submit.new is not None:
+        return Aggregate(submit.new)
+    row = await connection.fetchrow(_INSTANCE, submit.organization_id, submit.instance_id)
+    if row is None:
+        raise Problem("not-found", f"There is no instance {submit.instance_id}.")
+    ids = [submit.instance_id]
+    placement = (await connection.fetch(_PLACEMENTS, ids))[0]["id"]
+    jobs = await connection.fetch(_JOBS, ids, [])
+    steps = await connection.fetch(_STEPS, [job["id"] for job in jobs])
+    effects = [rows.effect_of(effect) for effect in await connection.fetch(_EFFECTS, ids)]
+    return Aggregate(
+        rows.instance_of(row, placement),
+        {job["id"]: rows.job_of(job, _steps_of(job["id"], steps)) for job in jobs},
+        {(effect.slot, effect.key): effect for effect in effects},
+    )
+
+
+def _steps_of(job_id: str, steps: list[Row]) -> tuple[Step, ...]:
+    return tuple(rows.step_of(step) for step in steps if step["job_id"] == job_id)
+
+
+async def _around(connection: Connection, instance: Instance) -> Surroundings:
+    targets, organizations = [instance.target_id], [instance.organization_id]
+    row = (await connection.fetch(_SURROUNDINGS, targets, organizations))[0]
+    kind = row["url"].partition(":")[0]
+    return Surroundings(row["now"], row["epoch"], row["lost"] or timedelta(0), row["brake"] or "", kind)
+
+
+async def _outlines(connection: Connection, aggregate: Aggregate, submit: Submit, kind: str) -> Mapping[Any, Outline]:
+    specs = (submit.spec, aggregate.instance.requested, aggregate.instance.accepted)
+    wanted = sorted({spec.release_id for spec in specs if spec is not None})
+    found = await connection.fetch(_OUTLINES, wanted)
+    return {row["id"]: Outline.from_json(row["outline"][kind]) for row in found if kind in row["outline"]}

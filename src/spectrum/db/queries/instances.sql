@@ -1,0 +1,49 @@
+-- Instances as they are asked for and shown, under one organization's scope.
+
+-- name: instance_find
+-- One instance by id, or by name among those that are not purged: with its target, its secrets' versions, and how many jobs wait.
+SELECT i.*, t.name AS target,
+       (SELECT coalesce(jsonb_object_agg(s.name, s.version), '{}')
+        FROM (SELECT name, max(version) AS version FROM secrets WHERE instance_id = i.id GROUP BY name) AS s) AS secret_versions,
+       (SELECT count(*) FROM jobs j WHERE j.subject_id = i.id AND j.state = 'waiting') AS waiters
+FROM instances i JOIN targets t ON t.id = i.target_id
+WHERE i.organization_id = $1 AND (i.id = $2 OR (i.name = $2 AND i.purged_at IS NULL));
+
+-- name: instance_list
+-- An organization's instances after an id. Purged ones are shown only to who asks for them.
+SELECT i.*, t.name AS target,
+       (SELECT coalesce(jsonb_object_agg(s.name, s.version), '{}')
+        FROM (SELECT name, max(version) AS version FROM secrets WHERE instance_id = i.id GROUP BY name) AS s) AS secret_versions,
+       (SELECT count(*) FROM jobs j WHERE j.subject_id = i.id AND j.state = 'waiting') AS waiters
+FROM instances i JOIN targets t ON t.id = i.target_id JOIN releases r ON r.id = i.release_id
+WHERE i.organization_id = $1 AND i.id > $2
+  AND ($4::text IS NULL OR i.product = $4)
+  AND ($5::text IS NULL OR r.version = $5)
+  AND ($6::text IS NULL OR i.plan = $6)
+  AND ($7::text IS NULL OR t.name = $7 OR t.id = $7)
+  AND CASE WHEN $8::text IS NULL THEN i.purged_at IS NULL ELSE i.lifecycle = $8 END
+  AND ($9::text IS NULL OR i.hold = $9)
+  AND ($10::text IS NULL OR i.health = $10)
+  AND i.labels @> $11::jsonb
+  AND starts_with(i.name, $12)
+ORDER BY i.id LIMIT $3;
+
+-- name: release_choice
+-- A product's release of a version, or its newest one.
+SELECT id, document FROM releases
+WHERE organization_id = $1 AND product = $2 AND ($3::text IS NULL OR version = $3)
+ORDER BY published_at DESC, id DESC LIMIT 1;
+
+-- name: release_retention
+-- How long a release keeps what was deleted.
+SELECT document->'x-spectrum'->'retention' AS retention FROM releases WHERE id = $1;
+
+-- name: target_choices
+-- Targets that an instance could be made on: all, or the one of a name; the organization's own before the platform's.
+SELECT id, name, url, pool_id FROM targets
+WHERE removed_at IS NULL AND gone_at IS NULL AND ($2::text IS NULL OR name = $2)
+ORDER BY organization_id = $1 DESC, id LIMIT 50;
+
+-- name: secrets_latest
+-- The newest version of each of an instance's secrets: ciphertext.
+SELECT DISTINCT ON (name) name, version, key_id, ciphertext FROM secrets WHERE instance_id = $1 ORDER BY name, version DESC;
