@@ -72,6 +72,7 @@ RELEASE = ReleaseId("rel_00000000-0000-7000-8000-000000000001")
 LEASE_SECONDS = 15.0
 LOOK_EVERY = 10.0
 HEARTBEAT_SECONDS = 5.0
+SWEEP_SECONDS = 4.0  # rarer than in production: with virtual time, sweeps are most of what a quiet world does
 CALL_SECONDS = 20.0
 RESTING = ("stop", "start", "restart", "delete", "undelete", "resolve")
 
@@ -159,7 +160,9 @@ class ControlPlane:
         self.wakeups = Wakeups()
         self.engine = Engine(store, self.catalog, self.host.clock, self.tasks, self._committed)
         self.dispatch = Dispatch(store, self.engine, self.host.clock, self.host.entropy)
-        self.sweeper = Sweeper(store, self.engine, self.dispatch, self.host.clock, self.host.entropy, LEASE_SECONDS)
+        self.sweeper = Sweeper(
+            store, self.engine, self.dispatch, self.host.clock, self.host.entropy, LEASE_SECONDS, SWEEP_SECONDS
+        )
 
     def _committed(self, commands: Sequence[Command], hints: Sequence[Hint]) -> None:
         for hint in hints:
@@ -309,13 +312,13 @@ class SimLink:
 
     async def _ask(self, what: str, *rest: Any) -> Any:
         address = self.world.faults.one_of("link address", self.addresses)
-        answer = await _send(self.wire, address, (what, self.caller, *rest))
+        answer = await send(self.wire, address, (what, self.caller, *rest))
         if isinstance(answer, Problem):
             raise LinkDown(answer.detail) if answer.slug == "unavailable" else answer
         return answer
 
 
-async def _send(wire: Wire, address: str, request: tuple[Any, ...]) -> Any:
+async def send(wire: Wire, address: str, request: tuple[Any, ...]) -> Any:
     """What was answered, a `Problem` perhaps.
 
     Raises `LinkDown` where nothing was.
@@ -393,7 +396,7 @@ class Vendor:
         """What it was answered; None where no answer came."""
         address = self.world.faults.one_of("vendor address", self.system.addresses)
         try:
-            return await _send(self.system.wire, address, ("execute", asked))
+            return await send(self.system.wire, address, ("execute", asked))
         except LinkDown:
             return None
 
@@ -428,10 +431,11 @@ class System:
     workers: int = 2
     vendors: int = 3
     catalog: Catalog = field(default_factory=lambda: CATALOG)
+    product: Outline = field(default_factory=lambda: outline())
     answers: dict[str, list[Any]] = field(default_factory=dict)  # to each key, in order
 
     def __post_init__(self) -> None:
-        self.database = MemoryDatabase(outlines={RELEASE: outline()})
+        self.database = MemoryDatabase(outlines={RELEASE: self.product})
         self.target = MemoryTarget(self.world.faults, self.strength)
         self.wire = Wire(self.world.faults)
         self.addresses = tuple(f"control-{number}" for number in range(1, self.planes + 1))

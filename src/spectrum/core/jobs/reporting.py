@@ -24,6 +24,7 @@ from spectrum.core.jobs.table import (
     StepCase,
     StepState,
     StepTrigger,
+    Wants,
 )
 from spectrum.core.jobs.turn import Refused, Turn, next_step_state
 from spectrum.core.retry import backoff
@@ -144,6 +145,9 @@ class _Reading:
         self._done(step, outcome)
 
     def _replace_or_fail(self, step: Step, outcome: Outcome) -> None:
+        if self._must_not_be_replaced(step):
+            self._observe_again(step, outcome)
+            return
         case = StepCase.IRREVERSIBLE if step.irreversible else StepCase.REVERSIBLE
         state = next_step_state(step, StepTrigger.UNDECIDABLE, case)
         if state is StepState.FAILED:
@@ -152,6 +156,12 @@ class _Reading:
             self._failed(step, failure)
         else:
             self.turn.put_step(self.job.id, step, state=state, phase=Phase.REPLACE)
+
+    def _must_not_be_replaced(self, step: Step) -> bool:
+        """What was there before the job holds data that no new key brings back; what only goes forward is tried to its end."""
+        operation = self.turn.operation_of(self.job)
+        kept = step.wants is Wants.PRESENT and step.effect_key == self.job.baseline.get(step.slot or "")
+        return kept or (operation is not None and operation.forward_only)
 
     def _observe_again(self, step: Step, outcome: Outcome) -> None:
         if outcome.failure is not None and not outcome.failure.kind.retryable:
@@ -194,7 +204,9 @@ class _Reading:
             case Phase.UNDO:
                 turn.put_step(job_id, step, state=state, retry_at=None, failure=None)
             case Phase.REPLACE:
-                key = new_key(turn, step.slot or "", self.job.generation)
+                # A step that wants its slot empty has no key: it is only done again.
+                anew = step.slot if step.wants is Wants.PRESENT else None
+                key = new_key(turn, anew, self.job.generation) if anew else None
                 turn.put_step(
                     job_id, step, state=state, phase=Phase.DO, effect_key=key, retry_at=None, deadline=step.deadline
                 )
@@ -324,7 +336,9 @@ class _Reading:
         for name in self.command.reopen:
             step = self.job.step(name)
             if step is not None and (state := next_step_state(step, StepTrigger.REOPEN)):
-                self.turn.put_step(self.job.id, step, state=state)
+                tries = step.undo_tries + 1
+                retry_at = self.turn.now + self._pause(step, tries, None)
+                self.turn.put_step(self.job.id, step, state=state, undo_tries=tries, retry_at=retry_at)
 
     # ---- intents
 

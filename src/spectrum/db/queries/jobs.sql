@@ -1,10 +1,12 @@
 -- name: transaction_begin
--- The scope of a batch, and the id by which its commit can be settled.
-SELECT set_config('app.organizations', $1::text[]::text, true), pg_current_xact_id()::text AS xid;
+-- The scope of a batch, and the id by which its commit can be settled, as long as PostgreSQL runs on without a recovery.
+SELECT set_config('app.organizations', $1::text[]::text, true), pg_current_xact_id()::text AS xid,
+       concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), pg_last_wal_replay_lsn()) AS run;
 
 -- name: transaction_status
--- What became of a transaction whose acknowledgement was lost: committed, aborted, in progress, or null (too long ago).
-SELECT pg_xact_status($1::text::xid8) AS status;
+-- What became of a transaction whose acknowledgement was lost: committed, aborted, in progress, or null (nobody knows).
+SELECT CASE WHEN concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), pg_last_wal_replay_lsn()) = $2
+            THEN pg_xact_status($1::text::xid8) END AS status;
 
 -- name: keys_lock
 -- Takes the batch's idempotency keys and instance names, in order; false where another transaction has one.
