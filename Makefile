@@ -9,7 +9,7 @@ export UV_SYSTEM_CERTS ?= 1
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down doctor check format test sim clean
+.PHONY: help setup up down doctor check docs format test sim clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ check: setup ## lint, types, import contracts, generated files fresh
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m sim.lint
+	@$(BIN)/python -m docs.generate --check
+
+docs: setup ## write the documents that come from code anew
+	@$(BIN)/python -m docs.generate
 
 format: setup ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix .

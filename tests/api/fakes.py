@@ -22,7 +22,7 @@ from spectrum.control.commands import Mutation, Reply
 from spectrum.core.access import Action, Principal
 from spectrum.core.errors import Problem
 from spectrum.core.ids import OrganizationId
-from spectrum.core.signing import Signer, proven_call
+from spectrum.core.signing import Call, Signer, proven_call
 from spectrum.ports import SystemClock, SystemEntropy
 from spectrum.telemetry import Metrics
 from tests.api import support
@@ -50,6 +50,13 @@ class FakeIdempotency:
 
     async def find(self, mutation: Mutation) -> Reply | None:
         return self.stored.get(mutation.key)
+
+
+class FakeDesk:
+    """Knows no call of the worker protocol."""
+
+    async def serve(self, what: str, call: Call, lease_id: str | None) -> None:
+        raise Problem("not-found", f"There is no call {what!r} in the worker protocol.")
 
 
 class Thing(Wish):
@@ -124,7 +131,7 @@ async def served() -> AsyncIterator[tuple[httpx2.AsyncClient, FakeIdempotency, R
         instances=nothing,
         jobs=nothing,
         log=nothing,
-        desk=nothing,
+        desk=cast(Any, FakeDesk()),
         readiness=ready,
         metrics=Metrics(),
         clock=SystemClock(),

@@ -70,8 +70,11 @@ class Caller:
     async def post(self, path: str, body: Any = None, *, key: str | None = None, **headers: str) -> Answered:
         return await self.call("POST", path, body, key=key, **headers)
 
-    async def delete(self, path: str) -> Answered:
-        return await self.call("DELETE", path)
+    async def put(self, path: str, body: Any = None, *, key: str | None = None, **headers: str) -> Answered:
+        return await self.call("PUT", path, body, key=key, **headers)
+
+    async def delete(self, path: str, *, key: str | None = None, **headers: str) -> Answered:
+        return await self.call("DELETE", path, key=key, **headers)
 
 
 @dataclass
@@ -84,6 +87,7 @@ class Api:
     keys: CellKeys
     database: Database
     http: httpx2.AsyncClient
+    plane: ControlPlane
 
     async def as_admin(self, statement: str, *arguments: Any) -> list[Any]:
         """Arrange or look at what no caller can; past row-level security."""
@@ -127,4 +131,4 @@ async def serving(database: Database, folder: Path) -> AsyncIterator[Api]:
         services, identity, workers = plane.services(), plane.identity, plane.workers
         transport = httpx2.ASGITransport(create_app(services, PUBLIC_URL), raise_app_exceptions=False)
         http = await stack.enter_async_context(httpx2.AsyncClient(transport=transport, base_url=PUBLIC_URL))
-        yield Api(services, identity, workers, keys, database, http)
+        yield Api(services, identity, workers, keys, database, http, plane)

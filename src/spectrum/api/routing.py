@@ -17,6 +17,7 @@ import re
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
@@ -153,10 +154,17 @@ async def _mutation(request: Request, principal: Principal) -> Mutation:
         method=request.method,
         path=request.url.path,
         key=_idempotency_key(request),
-        request_digest=strict_json.digest(await request.body()),
+        request_digest=await _digest(request),
         request_id=request.state.request_id,
         traceparent=request.state.traceparent,
     )
+
+
+async def _digest(request: Request) -> str:
+    """What was asked for: the body, and the query but for how long the caller waits."""
+    asked = sorted((name, value) for name, value in request.query_params.multi_items() if name != "wait")
+    body = strict_json.digest(await request.body())
+    return f"{body}?{urlencode(asked)}" if asked else body
 
 
 def _idempotency_key(request: Request) -> str:

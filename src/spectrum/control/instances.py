@@ -95,9 +95,9 @@ class Instances:
         return await self._unless_answered(mutation, ask)
 
     async def put(self, mutation: Mutation, name: str, order: Order, absent: bool, expected: int | None) -> Reply:
-        """A new instance, or nothing where there is one that is so already. Raises Problem as `create`, and
+        """A new instance, or nothing where there is one that is so already.
 
-        `precondition-failed`; `operation-not-available` for a change, which this version can't make.
+        Raises Problem as `create` does, `precondition-failed`, and `operation-not-available` for a change of what is there.
         """
 
         async def ask() -> Reply:
@@ -112,9 +112,9 @@ class Instances:
         return await self._unless_answered(mutation, ask)
 
     async def act(self, mutation: Mutation, verb: str, name_or_id: str, expected: int | None) -> Reply:
-        """One of `VERBS`, or delete. Raises Problem `not-found`, `not-allowed-now`, `instance-busy`,
+        """One of `VERBS`, or delete.
 
-        `precondition-failed`, `operation-not-available`.
+        Raises Problem `not-found`, `not-allowed-now`, `instance-busy`, `precondition-failed`, `operation-not-available`.
         """
 
         async def ask() -> Reply:

@@ -28,6 +28,7 @@ _ATTEMPTS = query("attempts_of_jobs")
 _OBSTACLE = query("job_obstacle")
 _INSTANCE = query("instance_find")
 
+NEWEST = "~"  # comes after every id
 SLOW_POLL = 1.0  # seconds: what a lost wake-up costs at most
 
 
@@ -51,7 +52,7 @@ class Jobs:
 
     async def jobs(self, principal: Principal, page: Page, filters: JobFilters) -> Listing[JobView]:
         """Newest first. Raises Problem `not-found` for an instance that is not there."""
-        chosen = (principal.organization, page.after, page.limit + 1, filters.state, filters.operation)
+        chosen = (principal.organization, page.after or NEWEST, page.limit + 1, filters.state, filters.operation)
         async with visiting(self.changes.pool, own(principal)) as connection:
             if filters.instance is None:
                 rows = await connection.fetch(_LIST, *chosen)

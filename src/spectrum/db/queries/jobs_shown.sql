@@ -15,7 +15,7 @@ SELECT j.*, i.name AS instance_name, c.lost_total + t.down_total + coalesce(grea
        (SELECT count(*) FROM jobs a WHERE a.subject_id = j.subject_id AND a.state = 'waiting'
           AND (NOT a.front, a.number) <= (NOT j.front, j.number)) AS place
 FROM jobs j JOIN instances i ON i.id = j.instance_id JOIN targets t ON t.id = j.target_id CROSS JOIN cell c
-WHERE j.organization_id = $1 AND ($2 = '' OR j.id < $2)
+WHERE j.organization_id = $1 AND j.id < $2
   AND ($4::text IS NULL OR j.state = $4) AND ($5::text IS NULL OR j.operation = $5)
 ORDER BY j.id DESC LIMIT $3;
 
@@ -25,7 +25,7 @@ SELECT j.*, i.name AS instance_name, c.lost_total + t.down_total + coalesce(grea
        (SELECT count(*) FROM jobs a WHERE a.subject_id = j.subject_id AND a.state = 'waiting'
           AND (NOT a.front, a.number) <= (NOT j.front, j.number)) AS place
 FROM jobs j JOIN instances i ON i.id = j.instance_id JOIN targets t ON t.id = j.target_id CROSS JOIN cell c
-WHERE j.organization_id = $1 AND ($2 = '' OR j.id < $2)
+WHERE j.organization_id = $1 AND j.id < $2
   AND ($4::text IS NULL OR j.state = $4) AND ($5::text IS NULL OR j.operation = $5)
   AND j.instance_id = $6
 ORDER BY j.id DESC LIMIT $3;

@@ -1,0 +1,126 @@
+"""The documents that come from code: the OpenAPI document of the API, and the diagrams of the transition tables.
+
+`python -m docs.generate` writes them; with `--check` it names those that no longer are what the code says, and ends with 1.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, cast
+
+from spectrum.api.app import create_app
+from spectrum.core.jobs.table import (
+    ENDS_OWNERSHIP,
+    JOBS,
+    NEEDS_OWNERSHIP,
+    STEPS,
+    TERMINAL,
+    Case,
+    JobState,
+    StepCase,
+    StepState,
+)
+
+FOLDER = Path(__file__).parent
+
+Table = Mapping[tuple[Any, Any], Mapping[Any, Any]]
+
+
+def openapi() -> str:
+    """The OpenAPI 3.1 document, as the API serves it at /openapi.json."""
+    app = create_app(cast(Any, None))  # no handler is called, so no service is asked
+    return json.dumps(app.openapi(), indent=1, ensure_ascii=False) + "\n"
+
+
+def state_machine() -> str:
+    """What may follow what, for jobs and their steps."""
+    step_ends = (StepState.DONE, StepState.SKIPPED, StepState.UNDONE, StepState.UNDO_FAILED)
+    owned = ", ".join(f"*{trigger}* ({needed})" for trigger, needed in NEEDS_OWNERSHIP.items())
+    return f"""\
+# The state machine of jobs and steps
+
+Made from the transition tables in `spectrum.core.jobs.table` by `make docs`: change them there. A pair that is not listed is
+refused with 409 and changes nothing. In brackets: on what the next state depends; *touched* is a job or step with an intent.
+
+## Jobs
+
+{_diagram(JOBS, JobState, JobState.WAITING, [state for state in JobState if state in TERMINAL])}
+
+Who must own the job for it: {owned}. After {_listed(trigger.value for trigger in ENDS_OWNERSHIP)} the fence is raised and nobody
+owns the job.
+
+{_table(JOBS, "job")}
+## Steps
+
+A step that is done stays done when its job succeeds; when its job unwinds, it goes on to be undone.
+
+{_diagram(STEPS, StepState, StepState.PENDING, step_ends)}
+
+{_table(STEPS, "step")}"""
+
+
+def _diagram(table: Table, states: type[StrEnum], first: StrEnum, last: Iterable[StrEnum]) -> str:
+    lines = [f"    [*] --> {first.value}"]
+    for source in states:
+        by_target: dict[StrEnum, list[str]] = {}
+        for trigger, case, target in _moves(table, source):
+            by_target.setdefault(target, []).append(_labelled(trigger, case))
+        lines += [f"    {source.value} --> {target.value} : {', '.join(why)}" for target, why in by_target.items()]
+    lines += [f"    {state.value} --> [*]" for state in last]
+    return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"])
+
+
+def _table(table: Table, what: str) -> str:
+    lines = [f"| {what} | what happens | next |", "|---|---|---|"]
+    for (source, trigger), cases in table.items():
+        following = "; ".join(
+            target.value if case.value == "always" else f"{case.value}: {target.value}"
+            for case, target in cases.items()
+        )
+        lines.append(f"| {source.value} | {trigger.value} | {following} |")
+    return "\n".join(lines) + "\n"
+
+
+def _moves(table: Table, source: StrEnum) -> Iterator[tuple[StrEnum, Case | StepCase, StrEnum]]:
+    for (state, trigger), cases in table.items():
+        if state is source:
+            yield from ((trigger, case, target) for case, target in cases.items())
+
+
+def _labelled(trigger: StrEnum, case: Case | StepCase) -> str:
+    return trigger.value if case.value == "always" else f"{trigger.value} [{case.value}]"
+
+
+def _listed(words: Iterable[str]) -> str:
+    *most, last = sorted(f"*{word}*" for word in words)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+DOCUMENTS = {"openapi.json": openapi, "state-machine.md": state_machine}
+
+
+def stale() -> list[str]:
+    """The documents that are not what the code says."""
+    return [name for name, make in DOCUMENTS.items() if not _is(FOLDER / name, make())]
+
+
+def _is(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text(encoding="utf-8") == text
+
+
+def main(arguments: list[str]) -> int:
+    if arguments == ["--check"]:
+        for name in (wrong := stale()):
+            print(f"docs/{name} is not what the code says: run `make docs`", file=sys.stderr)
+        return 1 if wrong else 0
+    for name, make in DOCUMENTS.items():
+        (FOLDER / name).write_text(make(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

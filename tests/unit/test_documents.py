@@ -1,0 +1,40 @@
+"""The documents that come from code are what the code says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from docs import generate
+from spectrum.core.jobs.table import JOBS, STEPS
+
+
+def test_no_document_is_stale() -> None:
+    assert generate.stale() == [], "run `make docs`"
+
+
+def test_every_transition_is_in_the_diagram_and_in_the_table() -> None:
+    text = generate.state_machine()
+    for table in (JOBS, STEPS):
+        for (state, trigger), cases in table.items():
+            for following in cases.values():
+                assert f"    {state.value} --> {following.value} : " in text
+            assert f"| {state.value} | {trigger.value} |" in text
+
+
+def test_the_openapi_document_holds_instances_and_jobs() -> None:
+    paths = json.loads(generate.openapi())["paths"]
+    assert {"/v1/instances", "/v1/instances/{instance}:{verb}", "/v1/jobs/{job_id}/why"} <= paths.keys()
+
+
+def test_a_document_that_was_changed_by_hand_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(generate, "FOLDER", tmp_path)
+    assert generate.main([]) == 0 and generate.stale() == []
+    changed = generate.FOLDER / "openapi.json"
+    changed.write_text(changed.read_text() + " ")
+    assert generate.main(["--check"]) == 1
+    assert "docs/openapi.json" in capsys.readouterr().err
