@@ -20,7 +20,7 @@ from spectrum.local.parts import Part, accepts
 LOCK_DESCRIPTOR = 9  # of the supervisor's lock in its own process and in a part until that has written its record
 STABLE = 10.0  # seconds after which an end no longer counts as part of a crash loop
 LOOP = 4  # quick ends in a row that make a crash loop
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 
 # Becomes the program only after pid, start time and boot are on disk; closes the lock with the same act.
 _LAUNCHER = f"""

@@ -239,9 +239,9 @@ def verify_running(outline: Outline, needs: tuple[str, ...]) -> Node:
     """All services, and the primary endpoint (or every one, where none is)."""
     endpoints = [e.name for e in outline.endpoints if e.primary] or [e.name for e in outline.endpoints]
     services = [service.name for service in outline.services]
-    limit = max((service.start_limit for service in outline.services), default=0.0) + START_SECONDS
+    limit = max((service.start_limit or START_SECONDS for service in outline.services), default=START_SECONDS)
     arguments = {"services": services, "endpoints": endpoints}
-    return _check("verify", "verify-running", needs, arguments, limit)
+    return _check("verify", "verify-running", needs, arguments, limit + 2 * CHECK_SECONDS)
 
 
 def verify_stopped(outline: Outline, needs: tuple[str, ...]) -> Node:
