@@ -29,6 +29,13 @@ def test_the_openapi_document_holds_instances_and_jobs() -> None:
     assert {"/v1/instances", "/v1/instances/{instance}:{verb}", "/v1/jobs/{job_id}/why"} <= paths.keys()
 
 
+def test_the_list_of_commands_shows_what_is_a_commands_own_and_tells_shared_options_once() -> None:
+    text = generate.commands()
+    assert "`spectrum instance create NAME` · Make an instance." in text
+    assert "`spectrum login URL` · Sign in" in text
+    assert text.count("`--dry-run`") == 1
+
+
 def test_a_document_that_was_changed_by_hand_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
