@@ -119,8 +119,9 @@ def commands() -> str:
 Made from the command line's own code by `make docs`: change it there. What all commands do alike, and the exit codes, are told in
 [jobs and holds](jobs-and-holds.md#exit-codes-of-spectrum).
 
-Data goes to stdout, messages go to stderr. Where to connect: `--url` with `--token-file`, or `--context`; else `SPECTRUM_URL` and `SPECTRUM_TOKEN`, or
-`SPECTRUM_CONTEXT`; else the nearest `.spectrum/` upwards from the current folder; else the context of the last `spectrum login`.
+Data goes to stdout, messages go to stderr. Where to connect: `--url` with `--token-file`, or `--context`; else `SPECTRUM_URL` and
+`SPECTRUM_TOKEN`, `SPECTRUM_CONTEXT`, or `SPECTRUM_HOME`; else the nearest `.spectrum/` upwards from the current folder; else the
+context of the last `spectrum login`.
 
 Shared options, where they make sense:
 
