@@ -27,9 +27,9 @@ def test_a_pipe_gets_plain_lines_and_the_instance_at_the_end(server: Canned, she
     assert (ended.code, ended.out) == (0, "acme\n")
     assert ended.err == (
         f"{JOB_ID} create instance acme\n"
+        "  job running\n"
         "  prepare done\n"
         "  start-web running\n"
-        "  job running\n"
         "  start-web done\n"
         "  job succeeded\n"
     )
@@ -48,7 +48,8 @@ def test_retries_and_what_is_waited_for_are_told(server: Canned, shell: Shell) -
     attempts = [{"number": 1}, {"number": 2, "cause": "retry", "error": {"message": "no answer"}}]
     step = {"name": "start-web", "state": "retrying", "attempts": attempts, "retry_at": "2026-11-23T10:00:09Z"}
     waiting = {"for": "retry", "holder": "wrk_1", "until": "2026-11-23T10:01:00Z", "unblock": "spectrum worker list"}
-    server.on("GET", JOB, Reply(200, job("ready", steps=[step], waiting=waiting)), Reply(200, job("succeeded")))
+    retrying = Reply(200, job("ready", steps=[step], waiting=waiting))
+    server.on("GET", JOB, retrying, retrying, Reply(200, job("succeeded")))
     ended = shell.run(*CREATE)
     assert "start-web retrying attempt 2 (retry), again at 10:00:09Z, no answer" in ended.err
     assert "waits for retry, held by wrk_1, until 10:01:00Z at most, unblock: spectrum worker list" in ended.err

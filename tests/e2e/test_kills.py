@@ -93,7 +93,8 @@ def second_worker(installation: Installation, client: Client, folder: Path) -> s
     }
     target = client.targets.get("local").url
     command = (sys.executable, "-m", "spectrum.cli", "worker", "run", "--target", target)
-    return subprocess.Popen(command, env=environment, stderr=(folder / "log").open("wb"))
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(command, env=environment, stderr=log)
 
 
 def test_a_worker_that_wakes_after_its_lease_is_refused_and_harms_nothing(

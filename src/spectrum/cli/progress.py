@@ -67,12 +67,17 @@ def headline(job: Job) -> str:
 def _plain(session: Session, job: Job, changes: Iterator[Job]) -> Job:
     session.say(f"{job.id} {job.operation} {job.subject.label}")
     told: dict[str, str] = {}
+    waiting = None
     for job in changes:
+        if not job.done:
+            _tell(session, told, "job", job.state)
         for step in job.steps:
             _tell(session, told, step.name, f"{step.state} {step_text(step)}".strip(), quiet=step.state == "pending")
-        if job.waiting:
+        # A wait that is over at the next look was none worth a line.
+        if job.waiting and job.waiting == waiting:
             _tell(session, told, "", waiting_text(job.waiting))
-        _tell(session, told, "job", job.state)
+        waiting = job.waiting
+    _tell(session, told, "job", job.state)
     return job
 
 

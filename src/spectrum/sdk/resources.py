@@ -70,19 +70,21 @@ class Jobs(Resource):
         return self._write(models.Job, self._at(job_id, ":cancel"), None, key)
 
     def follow(self, job_id: str, *, timeout: float | None = None, interval: float = POLL) -> Iterator[models.Job]:
-        """The job as it is now and then each time it has changed, until it is done.
+        """The job as it is now, each time it has changed, and once more where the next look finds it as it was, until it is done.
 
         A long poll ends with the job, so `interval` (seconds) is how often progress is seen before that. A server that
         restarts or is away for a while is put up with. Raises `WaitTimeout` once `timeout` seconds have passed.
         """
         start = time.monotonic()
         seen: models.Job | None = None
+        lasting = False
         for job in self._polls(job_id, start, timeout, min(interval, POLL)):
-            if job != seen:
+            changed = job != seen
+            if changed or not lasting:
                 yield job
             if job.done:
                 return
-            seen = job
+            seen, lasting = job, not changed
 
     def wait(self, job_id: str, *, timeout: float | None = None) -> models.Job:
         """The job once it has succeeded. Raises `JobFailed` if it ended otherwise, `WaitTimeout` if it did not end."""

@@ -67,8 +67,10 @@ class Worker:
                 self._lose_all()
 
     async def drain(self) -> None:
-        """Claim nothing new, and let what runs end."""
+        """Claim nothing new, and hand back what runs as soon as no call of it is under way."""
         self._draining = True
+        for run in list(self._runs.values()):
+            run.hand_back()
         while self._runs:
             await self.clock.sleep(0.1)
 

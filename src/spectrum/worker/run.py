@@ -64,6 +64,7 @@ class JobRun:
     absent: frozenset[tuple[str, str]] = frozenset()
     gone: bool = False
     cancelling: bool = False
+    draining: bool = False
 
     def __post_init__(self) -> None:
         self.renderer = self.means.renderer
@@ -101,6 +102,11 @@ class JobRun:
     def cancel(self) -> None:
         """A cancel was asked for: stop at the next safe point."""
         self.cancelling = True
+        self._wake.set()
+
+    def hand_back(self) -> None:
+        """The worker is to end: begin nothing new, and give the job to another at the next safe point."""
+        self.draining = True
         self._wake.set()
 
     # ---- the run
@@ -154,6 +160,9 @@ class JobRun:
         if outcomes or intents or verdict is not Verdict.NONE:
             await self._report(outcomes, intents, verdict)
             return
+        if self.draining and not self._attempts:
+            await self._release(WaitsFor.WORKER, 0.0)
+            return
         self._observe_unknown()
         if not self._attempts and not self._start_unwound_check():
             pause = self._next_due()
@@ -171,7 +180,8 @@ class JobRun:
     # ---- what to do next
 
     def _next_intents(self, outcomes: tuple[Outcome, ...]) -> tuple[Intent, ...]:
-        if any(outcome.result in (Result.ERROR, Result.TIMEOUT, Result.UNDECIDABLE) for outcome in outcomes):
+        failed = any(outcome.result in (Result.ERROR, Result.TIMEOUT, Result.UNDECIDABLE) for outcome in outcomes)
+        if failed or self.draining:
             return ()
         finished = {outcome.step for outcome in outcomes if outcome.result in (Result.DONE, Result.ADOPTED)}
         if self.job.state is JobState.RUNNING and not self.cancelling:
@@ -287,7 +297,7 @@ class JobRun:
     # ---- unknown attempts
 
     def _observe_unknown(self) -> None:
-        if self.job.state is not JobState.RUNNING or self.cancelling:
+        if self.job.state is not JobState.RUNNING or self.giving_up or self.draining:
             return
         for step in plans.ready(self.job.steps):
             if step.state is StepState.UNKNOWN and step.slot and self._idle(step) and self._due(step):

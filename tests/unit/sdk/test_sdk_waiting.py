@@ -49,12 +49,12 @@ def test_a_poll_that_is_answered_late_is_not_given_up() -> None:
     assert found == ["succeeded"]
 
 
-def test_only_changes_are_told() -> None:
+def test_changes_are_told_and_once_that_there_is_none() -> None:
     with Canned() as server, Client(server.url) as client:
         same = Reply(200, job("running"))
-        server.on("GET", JOB, same, same, Reply(200, job("running", version=4)), Reply(200, job("succeeded")))
+        server.on("GET", JOB, same, same, same, Reply(200, job("running", version=4)), Reply(200, job("succeeded")))
         told = [each.version for each in client.jobs.follow(JOB_ID, interval=0.01)]
-    assert told == [3, 4, 3]
+    assert told == [3, 3, 4, 3]
 
 
 def test_a_failed_job_is_an_error_with_its_next_command() -> None:
