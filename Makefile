@@ -9,7 +9,7 @@ export UV_SYSTEM_CERTS ?= 1
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down doctor check docs format test sim clean
+.PHONY: help setup up down doctor check docs format test sim clean sagas
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ format: setup ## rewrite the code in the project's format
 
 test: setup ## run every test, fast ones first
 	@$(BIN)/pytest -n auto --dist worksteal
+
+sagas: setup ## play every situation of every operation in the saga harness
+	@SPECTRUM_TEST_SAGAS=all $(BIN)/pytest -n auto --dist worksteal tests/sagas
 
 SEEDS ?= 1-200
 sim: setup ## run the whole system in the seeded simulator: make sim SEEDS=1-200

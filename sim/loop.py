@@ -280,6 +280,8 @@ class SimLoop(asyncio.BaseEventLoop):
                     self.on_change()
             if len(self._trace) > _FLUSH:
                 self._flush()
+                if self.steps > self._max_steps:
+                    raise Livelock(f"more than {self._max_steps} steps. Waiting: {self.waiting()}")
 
     def _release_due(self) -> None:
         timers = self._timers
@@ -303,8 +305,6 @@ class SimLoop(asyncio.BaseEventLoop):
     def _flush(self) -> None:
         self._hash.update(array("Q", self._trace).tobytes())
         self._trace.clear()
-        if self.steps > self._max_steps:
-            raise Livelock(f"more than {self._max_steps} steps. Waiting: {self.waiting()}")
 
     # What an observer sees
 

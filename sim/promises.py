@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from sim.invariants import Check, When, invariant
 from sim.system import System
@@ -108,8 +108,8 @@ class IntentsAreOfTheHolder:
         self._fences: dict[str, int] = {}
 
     def __call__(self) -> Iterator[str]:
-        attempts = list(self._database.attempts.values())
-        new, self._read = attempts[self._read :], len(attempts)
+        attempts = self._database.attempts
+        new, self._read = islice(attempts.values(), self._read, None), len(attempts)
         for attempt in new:
             highest = self._fences.get(attempt.job_id, 0)
             if attempt.fence < highest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from sim.hosts import Host
@@ -17,6 +18,7 @@ from spectrum.control.dispatch import Caller, Dispatch, Held
 from spectrum.control.engine import Engine
 from spectrum.control.sweeper import Sweeper
 from spectrum.control.wakeups import Wakeups
+from spectrum.control.watch import observe
 from spectrum.core import ids
 from spectrum.core.errors import Problem
 from spectrum.core.ids import (
@@ -29,10 +31,12 @@ from spectrum.core.ids import (
     TargetId,
     WorkerId,
 )
+from spectrum.core.instances import WATCHED, all_services, health_of
 from spectrum.core.jobs.commands import Answer as CommandAnswer
 from spectrum.core.jobs.commands import Cancel, Command, Hint, Holding, Release, Repeated, Report, Submit
 from spectrum.core.jobs.model import Instance, Job, Spec
 from spectrum.core.jobs.store import Asked, Keyed, Unavailable
+from spectrum.core.jobs.table import Health, Lifecycle
 from spectrum.core.observation import Observed
 from spectrum.core.plan import Catalog
 from spectrum.core.product.outline import EndpointOutline, Need, Outline, ServiceOutline
@@ -42,16 +46,33 @@ from spectrum.operations import CATALOG
 from spectrum.operations.context import Answer
 from spectrum.ports import Tasks
 from spectrum.providers.protocol import Provider, Resource, Strength
-from spectrum.transports.protocol import Handback, Incarnation, JobRef, LinkDown, News, Pulse
+from spectrum.transports.protocol import (
+    Chunk,
+    Handback,
+    Incarnation,
+    JobRef,
+    LinkDown,
+    Look,
+    News,
+    Onward,
+    Polled,
+    Pulse,
+    Requests,
+    Room,
+    Sighting,
+)
 from spectrum.worker.context import Holder
 from spectrum.worker.loop import Worker
+from spectrum.worker.rendering import service_state
 
 POOL = PoolId("pol_00000000-0000-7000-8000-000000000001")
 ORGANIZATION = OrganizationId("org_00000000-0000-7000-8000-000000000001")
 TARGET = TargetId("tgt_00000000-0000-7000-8000-000000000001")
 RELEASE = ReleaseId("rel_00000000-0000-7000-8000-000000000001")
 LEASE_SECONDS = 15.0
+LOOK_EVERY = 10.0
 HEARTBEAT_SECONDS = 5.0
+SWEEP_SECONDS = 4.0  # rarer than in production: with virtual time, sweeps are most of what a quiet world does
 CALL_SECONDS = 20.0
 RESTING = ("stop", "start", "restart", "delete", "undelete", "resolve")
 
@@ -101,7 +122,7 @@ class SimRenderer:
         return Answer(200)
 
     async def describe(self, holder: Holder, spec: Spec, seen: Mapping[str, Observed]) -> Mapping[str, Any]:
-        return {"services": [{"name": slot, "running": one.running} for slot, one in sorted(seen.items())]}
+        return {"services": [service_state(name, seen.get(f"{name}/container")) for name in ("db", "web")]}
 
 
 class MemorySpool:
@@ -139,7 +160,9 @@ class ControlPlane:
         self.wakeups = Wakeups()
         self.engine = Engine(store, self.catalog, self.host.clock, self.tasks, self._committed)
         self.dispatch = Dispatch(store, self.engine, self.host.clock, self.host.entropy)
-        self.sweeper = Sweeper(store, self.engine, self.dispatch, self.host.clock, self.host.entropy, LEASE_SECONDS)
+        self.sweeper = Sweeper(
+            store, self.engine, self.dispatch, self.host.clock, self.host.entropy, LEASE_SECONDS, SWEEP_SECONDS
+        )
 
     def _committed(self, commands: Sequence[Command], hints: Sequence[Hint]) -> None:
         for hint in hints:
@@ -163,8 +186,26 @@ class ControlPlane:
         lease = await self.dispatch.start(caller, boot)
         return Incarnation(lease.id, lease.incarnation, LEASE_SECONDS, HEARTBEAT_SECONDS)
 
-    async def _poll(self, caller: Caller, seconds: float) -> bool:
-        return await self.wakeups.wait(caller.pool_id, seconds)
+    async def _poll(self, caller: Caller, seconds: float, room: Room) -> Polled:
+        if looks := self._looks(room.looks):
+            return Polled(False, Requests(looks))
+        return Polled(await self.wakeups.wait(caller.pool_id, min(seconds, LOOK_EVERY)))
+
+    def _looks(self, room: int) -> tuple[Look, ...]:
+        """What is due to be looked at; as with the real watch, it is due again an interval after it was handed out."""
+        now = self.database.now()
+        due = [
+            instance
+            for instance in self.database.instances.values()
+            if instance.lifecycle in WATCHED
+            and instance.active_job_id is None
+            and self.database.look_at.get(instance.id, now) <= now
+        ][:room]
+        self.database.look_at |= {instance.id: now + timedelta(seconds=LOOK_EVERY) for instance in due}
+        return tuple(Look(i.id, "memory://", i.counter, i.generation, now) for i in due)
+
+    async def _observed(self, caller: Caller, incarnation: Incarnation, sightings: Sequence[Sighting]) -> None:
+        await asyncio.gather(*(self.engine.execute(observe(each, ORGANIZATION, caller.actor)) for each in sightings))
 
     async def _claim(
         self, caller: Caller, incarnation: Incarnation, number: int, want: int, holds_others: bool
@@ -236,8 +277,15 @@ class SimLink:
         found: Incarnation = await self._ask("start", boot)
         return found
 
-    async def poll(self, incarnation: Incarnation, seconds: float) -> bool:
-        return bool(await self._ask("poll", seconds))
+    async def poll(self, incarnation: Incarnation, seconds: float, room: Room) -> Polled:
+        found: Polled = await self._ask("poll", seconds, room)
+        return found
+
+    async def observed(self, incarnation: Incarnation, sightings: Sequence[Sighting]) -> None:
+        await self._ask("observed", incarnation, tuple(sightings))
+
+    async def stream(self, incarnation: Incarnation, chunk: Chunk) -> Onward:
+        raise NotImplementedError("nobody reads logs in a simulation")
 
     async def claim(self, incarnation: Incarnation, number: int, want: int, holds_others: bool) -> Sequence[Holding]:
         found: Sequence[Holding] = await self._ask("claim", incarnation, number, want, holds_others)
@@ -264,13 +312,13 @@ class SimLink:
 
     async def _ask(self, what: str, *rest: Any) -> Any:
         address = self.world.faults.one_of("link address", self.addresses)
-        answer = await _send(self.wire, address, (what, self.caller, *rest))
+        answer = await send(self.wire, address, (what, self.caller, *rest))
         if isinstance(answer, Problem):
             raise LinkDown(answer.detail) if answer.slug == "unavailable" else answer
         return answer
 
 
-async def _send(wire: Wire, address: str, request: tuple[Any, ...]) -> Any:
+async def send(wire: Wire, address: str, request: tuple[Any, ...]) -> Any:
     """What was answered, a `Problem` perhaps.
 
     Raises `LinkDown` where nothing was.
@@ -348,7 +396,7 @@ class Vendor:
         """What it was answered; None where no answer came."""
         address = self.world.faults.one_of("vendor address", self.system.addresses)
         try:
-            return await _send(self.system.wire, address, ("execute", asked))
+            return await send(self.system.wire, address, ("execute", asked))
         except LinkDown:
             return None
 
@@ -383,10 +431,11 @@ class System:
     workers: int = 2
     vendors: int = 3
     catalog: Catalog = field(default_factory=lambda: CATALOG)
+    product: Outline = field(default_factory=lambda: outline())
     answers: dict[str, list[Any]] = field(default_factory=dict)  # to each key, in order
 
     def __post_init__(self) -> None:
-        self.database = MemoryDatabase(outlines={RELEASE: outline()})
+        self.database = MemoryDatabase(outlines={RELEASE: self.product})
         self.target = MemoryTarget(self.world.faults, self.strength)
         self.wire = Wire(self.world.faults)
         self.addresses = tuple(f"control-{number}" for number in range(1, self.planes + 1))
@@ -437,6 +486,20 @@ class System:
     def at_rest(self) -> bool:
         return not self.open_jobs
 
+    @property
+    def known_rightly(self) -> bool:
+        """Every running instance is known to be as well as its target shows it."""
+        return all(instance.health is self._shown(instance) for instance in self._running())
+
+    def _running(self) -> list[Instance]:
+        return [i for i in self.database.instances.values() if i.lifecycle is Lifecycle.RUNNING]
+
+    def _shown(self, instance: Instance) -> Health:
+        things = [self.target.living(instance.id, f"{name}/container") for name in ("db", "web")]
+        seen = [service_state(name, one[0].seen()) for name, one in zip(("db", "web"), things, strict=True) if one]
+        known = all_services(instance.lifecycle, instance.services, seen)
+        return health_of(instance.lifecycle, known, frozenset({"web"}))
+
 
 TROUBLE = 120.0  # seconds with faults
 PATIENCE = 6 * 3600.0  # seconds in which everything has to come to its end without them
@@ -454,5 +517,6 @@ def system(strength: Strength, **options: Any) -> Scenario:
         nemesis.heal()
         await asyncio.sleep(CALL_SECONDS * 2)
         await world.patiently(lambda: it.at_rest, "every job's end", PATIENCE, every=1.0)
+        await world.patiently(lambda: it.known_rightly, "a true picture of every instance", 60 * LOOK_EVERY, every=1.0)
 
     return scenario

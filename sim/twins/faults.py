@@ -45,6 +45,7 @@ class Faults:
         self._choices = choices
         self._rates = dict(rates or {})
         self._others = others
+        self._endings: dict[str, list[float]] = {}  # the rates of each port's bad endings
 
     def heal(self) -> None:
         """From now on nothing fails: the second phase of a run, in which everything has to come to its end."""
@@ -63,14 +64,20 @@ class Faults:
 
     def strikes(self, fault: str) -> bool:
         """Whether the fault happens now."""
-        happens = self._choices.stream(fault).chance(self.rate(fault))
+        rate = self.rate(fault)
+        if not rate:  # no choice; most faults of most seeds are none
+            return False
+        happens = self._choices.stream(fault).chance(rate)
         if happens:
             self.injected[fault] += 1
         return happens
 
     def ending(self, port: str) -> Ending:
         """How this call of the port ends."""
-        rates = [self.rate(f"{port} {ending.name.lower()}") for ending in _ENDINGS[1:]]
+        if self.healed:
+            return Ending.DONE
+        if (rates := self._endings.get(port)) is None:
+            rates = self._endings[port] = [self.rate(f"{port} {ending.name.lower()}") for ending in _ENDINGS[1:]]
         if not any(rates):
             return Ending.DONE
         index = self._choices.stream(f"{port} ending").weighted((max(0.1, 1 - sum(rates)), *rates))

@@ -35,7 +35,7 @@ from spectrum.core.jobs.store import (
     Verdict,
     Written,
 )
-from spectrum.core.jobs.table import JobState, Lifecycle
+from spectrum.core.jobs.table import Hold, JobState, Lifecycle
 
 T = TypeVar("T")
 
@@ -69,7 +69,9 @@ class MemoryDatabase:
     committed: set[str] = field(default_factory=set)
     aborted: set[str] = field(default_factory=set)
     history: list[tuple[Job | None, Job, Command | None]] = field(default_factory=list)
+    look_at: dict[InstanceId, datetime] = field(default_factory=dict)
     braked: str = ""
+    held: set[object] = field(default_factory=set)  # instance ids and places of keys that another copy holds
     alive_at: datetime | None = None
     resumed_at: datetime | None = None
     lost: timedelta = timedelta(0)
@@ -93,6 +95,7 @@ class MemoryDatabase:
             around=dict.fromkeys(wanted, Surroundings(now, self.epoch, self.lost, self.braked)),
             outlines=self.outlines,
             busy=busy,
+            busy_keys=self._busy_keys(asked),
             remembered=self._remembered(asked),
             taken=frozenset(p for p, each in enumerate(asked) if each.name and self._taken(each)),
             lease=lease,
@@ -113,6 +116,19 @@ class MemoryDatabase:
             if each.keyed and (known := self.keys.get(_key(each))):
                 found[position] = known
         return found
+
+    def _busy_keys(self, asked: Sequence[Asked]) -> frozenset[int]:
+        """Positions whose key or name somebody else has: another copy, or an earlier one of the same batch."""
+        locked: set[object] = set(self.held)
+        busy: set[int] = set()
+        for position, each in enumerate(asked):
+            needed: set[object] = {_key(each)} if each.keyed else set()
+            if each.name:
+                needed.add((each.command.organization_id, each.name))
+            if needed & locked:
+                busy.add(position)
+            locked |= needed
+        return frozenset(busy)
 
     def _taken(self, asked: Asked) -> bool:
         organization = asked.command.organization_id
@@ -176,10 +192,9 @@ class MemoryDatabase:
 
 
 def _key(asked: Asked) -> tuple[str, str, str, str]:
-    keyed = asked.keyed
-    if keyed is None:
+    if asked.keyed is None:
         raise ValueError("it has no key")
-    return (keyed.organization_id, keyed.method, keyed.path, keyed.key)
+    return asked.keyed.place
 
 
 class MemoryStore:
@@ -220,7 +235,8 @@ class MemoryStore:
 
     def _busy(self, asked: Iterable[Asked]) -> frozenset[InstanceId]:
         """Aggregates that another copy holds at this moment."""
-        return frozenset(each.command.instance_id for each in asked if self._faults.strikes(BUSY))
+        held = {each.command.instance_id for each in asked} & self.database.held
+        return frozenset(each.command.instance_id for each in asked if self._faults.strikes(BUSY)) | frozenset(held)
 
     async def settle(self, transaction: str) -> Verdict:
         def work() -> Verdict:
@@ -246,7 +262,7 @@ class MemoryStore:
                 and (job.not_before is None or job.not_before <= now)
                 and (alone or not job.alone)
             ]
-            return found[:limit]
+            return _in_turns(found)[:limit]
 
         return await self._call("store.read", work)
 
@@ -264,7 +280,10 @@ class MemoryStore:
     def _is_due(self, instance: Instance, now: datetime) -> bool:
         jobs = [j for j in self.database.jobs.values() if j.instance_id == instance.id and not j.state.terminal]
         stranded = instance.active_job_id is None and any(job.state is JobState.WAITING for job in jobs)
-        return stranded or any(due is not None and due <= now for job in jobs for due in _deadlines(job))
+        lost = self.database.lost
+        return stranded or any(
+            due is not None and due + lost - job.lost_before <= now for job in jobs for due in _deadlines(job)
+        )
 
     async def purgeable(self, limit: int) -> Sequence[Candidate]:
         def work() -> Sequence[Candidate]:
@@ -273,6 +292,7 @@ class MemoryStore:
                 Candidate(instance.organization_id, instance.id)
                 for instance in self.database.instances.values()
                 if instance.lifecycle is Lifecycle.DELETED
+                and instance.hold is Hold.NONE
                 and instance.active_job_id is None
                 and instance.purge_at is not None
                 and instance.purge_at <= now
@@ -336,7 +356,9 @@ class MemoryStore:
     async def end_lease(self, lapsed: Lapsed, why: str, if_not_renewed_for: float | None) -> tuple[Owned, ...]:
         def work() -> tuple[Owned, ...]:
             lease_id = lapsed.lease_id
-            lease = self.database.leases[lease_id]
+            lease = self.database.leases.get(lease_id)
+            if lease is None:
+                return ()
             if lease.live and if_not_renewed_for is not None and not self._not_renewed(lease, if_not_renewed_for):
                 return ()
             if lease.live:
@@ -366,6 +388,16 @@ class MemoryStore:
             raise Unavailable(f"{port} gave no answer in time") from error
 
 
+def _in_turns(found: Iterable[Candidate]) -> list[Candidate]:
+    """Each organization's oldest first, then each one's second."""
+    turns: dict[OrganizationId, int] = {}
+    numbered = []
+    for candidate in sorted(found, key=lambda candidate: candidate.job_id or ""):
+        turn = turns[candidate.organization_id] = turns.get(candidate.organization_id, 0) + 1
+        numbered.append((turn, candidate.job_id or "", candidate))
+    return [candidate for *_, candidate in sorted(numbered, key=lambda one: one[:2])]
+
+
 def _candidate(job: Job) -> Candidate:
     return Candidate(job.organization_id, job.instance_id, job.id, job.fence)
 
@@ -373,4 +405,4 @@ def _candidate(job: Job) -> Candidate:
 def _deadlines(job: Job) -> Iterable[datetime | None]:
     yield job.unwind_deadline if job.state is JobState.UNWINDING else job.deadline
     for step in job.steps:
-        yield step.attempt_deadline if step.outstanding else None
+        yield step.attempt_deadline if step.outstanding and job.owned else None

@@ -27,24 +27,32 @@ from spectrum.control.log import Log
 from spectrum.control.products import Products
 from spectrum.control.readiness import Readiness
 from spectrum.control.secrets import CellKeys, load_or_create
+from spectrum.control.sequencer import PADDING_SECONDS, TERM_SECONDS, Sequencer
+from spectrum.control.streams import Streams
 from spectrum.control.sweeper import Sweeper
 from spectrum.control.targets import Targets
+from spectrum.control.upkeep import Upkeep
 from spectrum.control.wakeups import Wakeups
+from spectrum.control.watch import Watch
 from spectrum.control.workers import Workers
 from spectrum.core.access import read_token
 from spectrum.core.errors import SpectrumError
 from spectrum.core.jobs.commands import Command, Hint
 from spectrum.db.bootstrap import SigningKey, bootstrap, derive_passwords
 from spectrum.db.bootstrap import role_urls as urls_of_roles
+from spectrum.db.leading import Leading
+from spectrum.db.log import EventLog
+from spectrum.db.notices import Notices
 from spectrum.db.pools import Pool, Role, open_pool
 from spectrum.db.store import PostgresStore
+from spectrum.db.upkeep import Housekeeping
 from spectrum.operations import CATALOG
 from spectrum.ports import SystemClock, SystemEntropy, Tasks
 from spectrum.settings import ServerSettings, load
 from spectrum.telemetry import Metrics, configure_logs
 
 PARTS = ("api", "sweeper", "sequencer")
-POOL_SIZES = {Role.API: 8, Role.ENGINE: 6, Role.SYSTEM: 6}
+POOL_SIZES = {Role.API: 8, Role.ENGINE: 6, Role.SYSTEM: 7}  # one of the system's listens
 DATABASE = "spectrum"
 GRACE_SECONDS = 10
 
@@ -115,13 +123,30 @@ class ControlPlane:
         self.store = PostgresStore(pools[Role.ENGINE], pools[Role.SYSTEM], self.clock)
         self.engine = Engine(self.store, CATALOG, self.clock, self.tasks, self._committed)
         self.dispatch = Dispatch(self.store, self.engine, self.clock, self.entropy)
+        self.watch = Watch(
+            pools[Role.SYSTEM], pools[Role.ENGINE], self.engine, self.entropy, tuning.observation_interval
+        )
+        self.streams = Streams(self.changes, pools[Role.SYSTEM], self.wakeups, self.clock, self.tasks)
         self.sweeper = Sweeper(self.store, self.engine, self.dispatch, self.clock, self.entropy, tuning.lease)
+        self._join_other_copies(pools[Role.SYSTEM])
+
+    def _join_other_copies(self, system: Pool) -> None:
+        copy = self.entropy.token(8).hex()
+        leading = Leading(system, "sequencer", copy, TERM_SECONDS, PADDING_SECONDS)
+        self.sequencer = Sequencer(EventLog(system, leading), self.clock, self.entropy)
+        self.upkeep = Upkeep(Housekeeping(system), self.clock, self.entropy)
+        self.notices = Notices(system, copy, self._heard, self.wakeups.wake_all, self.clock, self.entropy)
 
     def _committed(self, commands: Sequence[Command], hints: Sequence[Hint]) -> None:
-        for hint in hints:
-            self.wakeups.wake(hint.pool_id)
-        for command in commands:
-            self.wakeups.wake(command.instance_id)
+        topics = dict.fromkeys([*(hint.pool_id for hint in hints), *(command.instance_id for command in commands)])
+        for topic in topics:
+            self._heard(topic)
+        self.notices.tell(topics)
+
+    def _heard(self, topic: str) -> None:
+        """Something was committed, here or on another copy."""
+        self.wakeups.wake(topic)
+        self.sequencer.nudge()
 
     async def let_in(self, token: str) -> None:
         """Have organization `default`, and let the token's holder in."""
@@ -131,8 +156,13 @@ class ControlPlane:
         await self.identity.bootstrap("default", text)
 
     def begin(self, parts: frozenset[str]) -> None:
+        self.tasks.spawn(self.notices.run(), "notices")
         if "sweeper" in parts:
             self.tasks.spawn(self.sweeper.run(), "sweeper")
+            self.tasks.spawn(self.upkeep.run(), "upkeep")
+            self.tasks.spawn(self.streams.run(), "streams")
+        if "sequencer" in parts:
+            self.tasks.spawn(self.sequencer.run(), "sequencer")
 
     def app(self) -> FastAPI:
         settings = self.settings
@@ -148,6 +178,8 @@ class ControlPlane:
             self.dispatch,
             self.store,
             self.wakeups,
+            self.watch,
+            self.streams,
             self.keys,
             self.clock,
             self.settings.tuning,
@@ -163,6 +195,7 @@ class ControlPlane:
             jobs=Jobs(self.changes, self.engine, self.wakeups, self.clock),
             log=Log(self.pools[Role.API]),
             desk=desk,
+            streams=self.streams,
             readiness=Readiness(self.pools[Role.SYSTEM]),
             metrics=Metrics(),
             clock=self.clock,

@@ -132,6 +132,7 @@ async def served() -> AsyncIterator[tuple[httpx2.AsyncClient, FakeIdempotency, R
         jobs=nothing,
         log=nothing,
         desk=cast(Any, FakeDesk()),
+        streams=nothing,
         readiness=ready,
         metrics=Metrics(),
         clock=SystemClock(),

@@ -74,13 +74,16 @@ class Ground:
 
 
 @asynccontextmanager
-async def ground(database: Database) -> AsyncIterator[Ground]:
+async def ground(
+    database: Database, engine_url: str | None = None, system_url: str | None = None
+) -> AsyncIterator[Ground]:
+    """`engine_url` and `system_url` are other ways to the same database."""
     rows = rows_of("acme-corp")
     rows["releases"]["outline"] = json.dumps({"memory": outline().as_json()})
     admin = await asyncpg.connect(database.admin_url)
     clock, entropy, tasks = SystemClock(), SystemEntropy(), Tasks()
-    engine_pool = await open_pool(database.urls[Role.ENGINE], Role.ENGINE, "test engine")
-    system_pool = await open_pool(database.urls[Role.SYSTEM], Role.SYSTEM, "test system")
+    engine_pool = await open_pool(engine_url or database.urls[Role.ENGINE], Role.ENGINE, "test engine")
+    system_pool = await open_pool(system_url or database.urls[Role.SYSTEM], Role.SYSTEM, "test system")
     try:
         for table in TABLES:
             await insert_row(admin, table, rows[table])

@@ -142,9 +142,11 @@ def _job(rows: Rows) -> None:
     blob = {"name": "log", "url": "file:///b", "size": 1, "created_at": NOW, "expires_at": LATER}
     rows.add("blobs", id=make_id("blb"), instance_id=instance, job_id=job, **blob)
     request = {"pool_id": rows["pools"]["id"], "target_id": rows["targets"]["id"], "instance_id": instance}
-    rows.add(
+    asked = rows.add(
         "worker_requests", id=make_id("req"), **request, kind="logs", actor="tester", created_at=NOW, expires_at=LATER
-    )
+    )["id"]
+    rows.add("request_chunks", request_id=asked, number=1, lines="[]", size=2)
+    rows.add("watches", instance_id=instance, pool_id=rows["pools"]["id"], look_at=NOW)
 
 
 def platform_rows() -> Rows:

@@ -259,6 +259,7 @@ async def test_the_system_reads_whole_rows_of_events_and_audit_of_all(world: Wor
         ("targets", "url"),
         ("organizations", "name"),
         ("worker_requests", "parameters"),
+        ("request_chunks", "lines"),
         ("blobs", "url"),
         ("products", "name"),
         ("releases", "document"),
@@ -281,7 +282,7 @@ async def test_the_system_finds_ids_and_states_of_all_organizations(world: World
 
 @pytest.mark.parametrize("table", [name for name in OWNED if name not in ("events", "audit")])
 async def test_the_system_changes_no_row_of_an_organization(world: World, table: str) -> None:
-    allowed = {"tokens": {"last_used_at"}, "idempotency_keys": {"ciphertext", "key_id"}}
+    allowed = {"tokens": {"last_used_at"}, "idempotency_keys": {"ciphertext", "key_id"}, "watches": {"look_at"}}
     async with world.as_role(Role.SYSTEM, None) as connection:
         rows = await connection.fetch(
             "SELECT attname FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 "

@@ -134,22 +134,6 @@ async def test_one_key_makes_one_job_however_often_and_at_once_it_is_sent(here: 
     assert await here.admin.fetchval("SELECT count(*) FROM jobs") == 1
 
 
-async def test_a_key_that_was_used_for_another_request_is_refused(here: Ground) -> None:
-    await here.engine.execute(Asked(here.create("one"), keyed(here, "k1"), name="one"))
-
-    with pytest.raises(Problem, match="idempotency-key-reused"):
-        await here.engine.execute(Asked(here.create("two"), keyed(here, "k1", "other"), name="two"))
-
-    assert await here.admin.fetchval("SELECT count(*) FROM jobs") == 1
-
-
-async def test_a_name_is_taken_once(here: Ground) -> None:
-    await here.engine.execute(Asked(here.create("acme"), keyed(here, "k1"), name="acme"))
-
-    with pytest.raises(Problem, match="already an instance"):
-        await here.engine.execute(Asked(here.create("acme"), keyed(here, "k2"), name="acme"))
-
-
 async def test_a_stale_report_is_refused_and_kept_as_evidence(here: Ground) -> None:
     await here.engine.execute(here.create())
     lease = await here.dispatch.start(here.caller, "boot-1")

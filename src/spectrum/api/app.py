@@ -12,6 +12,7 @@ from spectrum.api import (
     instances,
     jobs,
     log,
+    logs,
     models,
     organizations,
     problems,
@@ -37,6 +38,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     targets.router,
     workers.router,
     log.router,
+    logs.router,
     worker.router,
     system.router,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from spectrum.control.commands import Listing, Mutation, Page, Reply
 from spectrum.control.instances import Filters
 from spectrum.control.jobs import JobFilters
 from spectrum.control.specs import Order
+from spectrum.control.streams import LogsWish
 from spectrum.core.access import Principal
 from spectrum.core.signing import Call
 from spectrum.ports import Clock, Entropy
@@ -131,6 +132,13 @@ class Desk(Protocol):
         """The answer to a signed call. Raises Problem."""
 
 
+class Streams(Protocol):
+    """What workers read for somebody."""
+
+    async def logs(self, principal: Principal, name_or_id: str, wish: LogsWish) -> AsyncIterator[Mapping[str, Any]]:
+        """Log lines of an instance; an empty one says that there is nothing new for a while. Raises Problem."""
+
+
 class Readiness(Protocol):
     """Whether this copy can do its work now."""
 
@@ -151,6 +159,7 @@ class Services:
     jobs: Jobs
     log: Log
     desk: Desk
+    streams: Streams
     readiness: Readiness
     metrics: Metrics
     clock: Clock

@@ -16,6 +16,7 @@ _log = structlog.get_logger(__name__)
 
 
 @router.post(wire.PREFIX + "/{what}", include_in_schema=False)
+@router.post(wire.PREFIX + "/{what}/{id}", include_in_schema=False)
 async def call(what: str, request: Request) -> Response:
     """One call of the worker protocol (INTERFACES §3)."""
     services: Services = request.app.state.services

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from spectrum.control.calls import Calls
 from spectrum.control.changes import Changes
-from spectrum.control.dispatch import Caller, Dispatch, Held
+from spectrum.control.dispatch import Caller, Dispatch, Held, lease_ended
 from spectrum.control.secrets import CellKeys, seal_to
-from spectrum.control.wakeups import Wakeups
+from spectrum.control.streams import Streams
+from spectrum.control.wakeups import Wakeups, within
+from spectrum.control.watch import Watch
 from spectrum.control.workers import Applicant, KnownWorker, Workers
 from spectrum.core import signing
 from spectrum.core.errors import Problem
@@ -21,14 +25,29 @@ from spectrum.core.jobs.store import Store
 from spectrum.core.sealing import Context, Sealed
 from spectrum.core.signing import Call
 from spectrum.db.sql import query
+from spectrum.db.visits import visiting
 from spectrum.ports import Clock
 from spectrum.settings import Tuning
 from spectrum.transports import wire
-from spectrum.transports.protocol import Handback, Incarnation, JobRef, News, Pulse
+from spectrum.transports.protocol import (
+    Chunk,
+    Handback,
+    Incarnation,
+    JobRef,
+    News,
+    Onward,
+    Polled,
+    Pulse,
+    Requests,
+    Room,
+)
 
 _SECRETS = query("secrets_of_instance")
 _DOCUMENT = query("release_document")
 _OPERATIONS = query("worker_operations")
+_LIVES = query("lease_lives")
+
+REQUESTS_RECHECK = 2.0  # seconds, after which a poll looks for requests whose wake-up was lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +73,8 @@ class Desk:
     dispatch: Dispatch
     store: Store
     wakeups: Wakeups
+    watch: Watch
+    streams: Streams
     keys: CellKeys
     clock: Clock
     tuning: Tuning
@@ -80,6 +101,8 @@ class Desk:
             "heartbeat": self._heartbeat,
             "reports": self._report,
             "release": self._release,
+            "observations": self._observations,
+            "streams": self._stream,
             "releases": self._document,
             "secrets": self._secrets,
         }
@@ -112,10 +135,63 @@ class Desk:
 
     # ---- jobs
 
-    async def _poll(self, visit: Visit) -> wire.Polled:
+    async def _poll(self, visit: Visit) -> Polled:
+        """Answers at once where there are requests, else with the first hint, else when time is up."""
         asked: wire.Poll = wire.decode(wire.Poll, visit.body)
         seconds = max(0.0, min(asked.seconds, self.tuning.longest_wait))
-        return wire.Polled(await self.wakeups.wait(visit.worker.pool_id, seconds))
+        pool_id, end = visit.worker.pool_id, self.clock.monotonic() + seconds
+        work = False
+        while True:
+            with self.wakeups.listening(pool_id) as woken:
+                now = await self._living(visit)
+                requests = await self._requests(visit, asked.room, now)
+                left = end - self.clock.monotonic()
+                if work or requests or left <= 0:
+                    return Polled(work, requests)
+                pause = await self.watch.pause(pool_id, now) if asked.room.looks else seconds
+                work = await within(woken, min(left, pause, REQUESTS_RECHECK))
+
+    async def _requests(self, visit: Visit, room: Room, now: datetime) -> Requests:
+        worker = visit.worker
+        if worker.draining:
+            return Requests()
+        looks = await self.watch.due(worker.pool_id, room.looks, now)
+        return Requests(looks, await self.streams.open(worker.pool_id, worker.id, room.streams, now))
+
+    async def _living(self, visit: Visit) -> datetime:
+        """The moment. Raises Problem `not-allowed-now` where the lease is over: what is older is not asked, nor heard."""
+        async with visiting(self.changes.engine, [visit.worker.organization_id]) as connection:
+            row = await connection.fetchrow(_LIVES, visit.lease_id, visit.worker.id)
+        if row is None or not row["lives"]:
+            raise lease_ended(visit.lease_id)
+        now: datetime = row["now"]
+        return now
+
+    async def _observations(self, visit: Visit) -> wire.Empty:
+        asked: wire.Observations = wire.decode(wire.Observations, visit.body)
+        await self._living(visit)
+        actor = visit.caller({}).actor
+        async with self._refusals_audited(visit, "observations"):
+            await self.watch.seen(visit.worker.pool_id, actor, asked.sightings)
+        return wire.Empty()
+
+    async def _stream(self, visit: Visit) -> Onward:
+        chunk: Chunk = wire.decode(Chunk, visit.body)
+        await self._living(visit)
+        async with self._refusals_audited(visit, chunk.request_id):
+            return await self.streams.take(visit.worker.id, chunk, len(visit.body))
+
+    @asynccontextmanager
+    async def _refusals_audited(self, visit: Visit, subject: str) -> AsyncIterator[None]:
+        """A call about what is not the caller's is written down (DESIGN §3.5)."""
+        try:
+            yield
+        except Problem as problem:
+            if problem.slug == "forbidden":
+                owner = visit.worker.organization_id
+                async with self.changes.unkeyed(visit.caller({}).actor, owner, as_engine=True) as change:
+                    await change.audit(owner, "call.refused", subject, {"detail": problem.detail})
+            raise
 
     async def _claim(self, visit: Visit) -> Sequence[Holding]:
         asked: wire.ClaimCall = wire.decode(wire.ClaimCall, visit.body)

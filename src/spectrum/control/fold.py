@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from spectrum.core.errors import Problem
 from spectrum.core.ids import InstanceId
-from spectrum.core.jobs.commands import Claim, Consequences, Done, Hint, Holding, Rejection, Repeated, Submit
+from spectrum.core.jobs.commands import Answer, Claim, Consequences, Done, Hint, Holding, Rejection, Repeated, Submit
 from spectrum.core.jobs.decide import Decision, decide
 from spectrum.core.jobs.model import Aggregate, Lease
 from spectrum.core.jobs.store import (
@@ -16,7 +16,9 @@ from spectrum.core.jobs.store import (
     ClaimOf,
     Deferred,
     Folded,
+    Keyed,
     Loaded,
+    Remembered,
     Result,
     Written,
 )
@@ -51,6 +53,8 @@ class _Folding:
     consequences: dict[InstanceId, list[Consequences]] = field(default_factory=dict)
     remember: dict[int, Repeated] = field(default_factory=dict)
     evidence: list[Rejection] = field(default_factory=list)
+    fresh: dict[tuple[str, str, str, str], Remembered] = field(default_factory=dict)  # keys first used in this flush
+    named: set[tuple[str, str]] = field(default_factory=set)  # (organization, instance name) taken in this flush
 
     def all(self, asked: Sequence[Asked]) -> Folded:
         results = tuple(self.one(position, each) for position, each in enumerate(asked))
@@ -67,14 +71,26 @@ class _Folding:
         command = asked.command
         if position in self.loaded.busy_keys or command.instance_id in self.loaded.busy:
             return DEFERRED
-        if asked.keyed is not None and (known := self.loaded.remembered.get(position)):
+        if asked.keyed is not None and (known := self._known(position, asked.keyed)):
             return known.answer if known.request_digest == asked.keyed.request_digest else _reused(asked.keyed.key)
-        if position in self.loaded.taken:
+        name = (command.organization_id, asked.name) if asked.name else None
+        if position in self.loaded.taken or name in self.named:
             return Rejection(Problem("not-allowed-now", f"There is already an instance named {asked.name}."))
         result = self._decide(asked)
-        if asked.keyed is not None and not isinstance(result, Rejection | Repeated | Deferred):
-            self.remember[position] = asked.keyed.respond(result)
+        if not isinstance(result, Rejection | Repeated | Deferred):
+            self._accepted(position, asked.keyed, name, result)
         return result
+
+    def _known(self, position: int, keyed: Keyed) -> Remembered | None:
+        """What this key was answered, in an earlier flush or in this one (P9)."""
+        return self.loaded.remembered.get(position) or self.fresh.get(keyed.place)
+
+    def _accepted(self, position: int, keyed: Keyed | None, name: tuple[str, str] | None, answer: Answer) -> None:
+        if name is not None:
+            self.named.add(name)
+        if keyed is not None:
+            self.remember[position] = keyed.respond(answer)
+            self.fresh[keyed.place] = Remembered(keyed.request_digest, self.remember[position])
 
     def _decide(self, asked: Asked) -> Result:
         command = asked.command

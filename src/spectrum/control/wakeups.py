@@ -37,6 +37,11 @@ class Wakeups:
             if not future.done():
                 future.set_result(None)
 
+    def wake_all(self) -> None:
+        """Some wake-up may have been missed: everybody looks."""
+        for topic in list(self._waiting):
+            self.wake(topic)
+
 
 async def within(woken: asyncio.Future[None], seconds: float) -> bool:
     """True once the future is done, False after `seconds`."""

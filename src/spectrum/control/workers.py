@@ -29,6 +29,7 @@ _WORKER_BY_KEY = query("worker_by_key")
 _WORKER_LIST = query("worker_list")
 _WORKER_DRAIN = query("worker_drain")
 _WORKER_REVOKE = query("worker_revoke")
+_WORKER_REVOKE_LEASES = query("worker_revoke_leases")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +139,17 @@ class Workers:
         return await self.changes.run(mutation, work, as_engine=True)
 
     async def revoke_worker(self, mutation: Mutation, worker_id: str) -> Reply:
-        """Refuse every further call of the worker's key. Raises Problem `not-found`. Again, it changes nothing."""
+        """Refuse every further call of the worker's key and end its lease, so that its jobs go on elsewhere.
+
+        Raises Problem `not-found`. Again, it changes nothing.
+        """
         owner = mutation.principal.organization
 
         async def work(change: Transaction) -> Reply:
             await _find_own(change.connection, worker_id, owner)
             sequence = await change.connection.fetchval(_WORKER_REVOKE, worker_id, change.now, owner)
             if sequence is not None:
+                await change.connection.execute(_WORKER_REVOKE_LEASES, worker_id)
                 await change.audit(owner, "worker.revoke", worker_id)
                 await change.event(owner, "worker.revoked", worker_id, sequence, {"worker_id": worker_id})
             return Reply(200, (await _find(change.connection, worker_id)).as_json())

@@ -97,8 +97,15 @@ def record_of(base: Observed) -> Mapping[str, Any]:
             "binds": dict(facts.binds),
             "addresses": dict(facts.addresses),
         },
-        "conditions": [
-            {"type": c.type, "status": "true" if c.status else "false", "reason": c.reason, "message": c.message}
-            for c in base.conditions
-        ],
+        "conditions": [condition_as_json(condition) for condition in base.conditions],
+    }
+
+
+def condition_as_json(condition: Condition) -> Mapping[str, Any]:
+    """A condition as the instance's record shows it (INTERFACES §2); the record adds since when."""
+    return {
+        "type": condition.type,
+        "status": "true" if condition.status else "false",
+        "reason": condition.reason,
+        "message": condition.message,
     }

@@ -10,11 +10,13 @@ from typing import Any
 
 import asyncpg
 
+from spectrum.core.errors import Problem
 from spectrum.core.ids import LeaseId, OrganizationId
 from spectrum.core.jobs.model import Lease
 from spectrum.core.jobs.store import Beat, Lapsed, Owned, Unavailable
 from spectrum.core.jobs.table import JobState
 from spectrum.db import rows
+from spectrum.db.losses import answerable
 from spectrum.db.pools import Connection, Pool, scoped
 from spectrum.db.sql import query
 from spectrum.ports import Clock
@@ -32,25 +34,6 @@ _OWNED = query("jobs_owned")
 _TICK = query("cell_tick")
 
 
-LOST = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.QueryCanceledError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.TooManyConnectionsError,
-)
-"""What says that the connection or the server is gone, and nothing about the statement."""
-
-
-def broke_off(error: BaseException) -> Unavailable:
-    return Unavailable(f"the database broke off ({str(error) or type(error).__name__})")
-
-
 @dataclass
 class LeaseLane:
     """What a store is over: the engine's pool, scoped to organizations, and the system's, for look-ups over all of them."""
@@ -61,7 +44,9 @@ class LeaseLane:
 
     async def open_lease(self, lease: Lease, boot: str) -> tuple[Lease, tuple[Owned, ...]]:
         async with self._scoped(lease.organization_id) as connection:
-            await connection.fetchrow(_WORKER_LOCK, lease.worker_id)
+            worker = await connection.fetchrow(_WORKER_LOCK, lease.worker_id)
+            if worker is None or worker["revoked"]:
+                raise Problem("forbidden", f"Worker {lease.worker_id} was revoked: it gets no lease.")
             if known := await connection.fetchrow(_BY_BOOT, lease.worker_id, boot):
                 return rows.lease_of(known), ()
             await connection.execute(_SUPERSEDE, lease.worker_id)
@@ -126,15 +111,11 @@ class LeaseLane:
 
     async def _read(self, text: str, *arguments: Any) -> list[asyncpg.Record]:
         """Rows that `spectrum_system` sees."""
-        try:
+        with answerable():
             return await self.system.fetch(text, *arguments)
-        except LOST as error:
-            raise broke_off(error) from error
 
     @asynccontextmanager
     async def _scoped(self, organization_id: OrganizationId) -> AsyncIterator[Connection]:
-        try:
+        with answerable():
             async with scoped(self.engine, [organization_id]) as connection:
                 yield connection
-        except LOST as error:
-            raise broke_off(error) from error

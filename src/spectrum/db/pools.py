@@ -6,9 +6,10 @@ and a pool never changes its role. After a migration asyncpg prepares anew; the 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
@@ -16,10 +17,13 @@ from typing import Any, TypeAlias
 import asyncpg
 
 from spectrum.core.errors import Problem
+from spectrum.db.losses import is_loss
 from spectrum.db.sql import query
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+Pooled: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 SET_SCOPE = query("scope_set")
 ACQUIRE_SECONDS = 1.0
@@ -113,4 +117,19 @@ async def transaction(pool: Pool, wait: float = ACQUIRE_SECONDS) -> AsyncIterato
         async with connection.transaction():
             yield connection
     finally:
-        await pool.release(connection)
+        await give_back(pool, connection)
+
+
+async def give_back(pool: Pool, connection: Pooled) -> None:
+    """Return a connection to its pool. One that turns out to be dead is dropped: that says nothing about what was done on it."""
+    try:
+        await asyncio.shield(pool.release(connection))
+    except Exception as error:
+        if not is_loss(error):
+            raise
+
+
+def drop(connection: Pooled) -> None:
+    """Cut a connection of which nobody knows any more what it is doing."""
+    with suppress(asyncpg.InterfaceError):  # the driver has done it already
+        connection.terminate()

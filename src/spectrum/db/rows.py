@@ -54,6 +54,9 @@ def instance_of(row: Row, placement_id: str) -> Instance:
         lifecycle=Lifecycle(row["lifecycle"]),
         hold=Hold(row["hold"]),
         health=Health(row["health"]),
+        health_since=row["health_since"],
+        health_seen=Health(row["health_seen"]) if row["health_seen"] else None,
+        health_streak=row["health_streak"],
         counter=row["counter"],
         job_counter=row["job_counter"],
         event_sequence=row["event_sequence"],
@@ -273,6 +276,9 @@ INSTANCES_UPDATE: tuple[Column[Instance], ...] = (
     lambda i: i.deleted_at,
     lambda i: i.purge_at,
     _purged_at,
+    lambda i: i.health_since,
+    lambda i: i.health_seen,
+    lambda i: i.health_streak,
 )
 
 # A job is inserted as it was asked for; what planning made of it follows as an update. The target and the command come beside it.

@@ -123,7 +123,7 @@ CREATE TABLE idempotency_keys (
     CHECK ((ciphertext IS NULL) OR (ciphertext_expires_at IS NOT NULL))
 ) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX idempotency_keys_expiry ON idempotency_keys (expires_at);
-CREATE INDEX idempotency_keys_ciphertext_expiry ON idempotency_keys (ciphertext_expires_at) WHERE ciphertext IS NOT NULL;
+CREATE INDEX idempotency_keys_ciphertext_expiry ON idempotency_keys (ciphertext_expires_at) WHERE key_id IS NOT NULL;
 
 -- Where instances run ---------------------------------------------------------------------------------------------------------
 
@@ -317,6 +317,7 @@ CREATE TABLE instances (
     deleted_at timestamptz,
     purge_at timestamptz,
     purged_at timestamptz,
+    health_seen text CONSTRAINT instances_health_seen CHECK (health_seen IN ('healthy', 'degraded', 'unhealthy', 'unknown')),
     UNIQUE (id, organization_id),
     FOREIGN KEY (release_id, organization_id) REFERENCES releases (id, organization_id),
     CONSTRAINT instances_frozen_has_an_end CHECK (hold <> 'frozen' OR hold_until IS NOT NULL),
@@ -633,11 +634,38 @@ CREATE TABLE worker_requests (
     taken_at timestamptz,
     worker_id text COLLATE "C" REFERENCES workers,
     answered_at timestamptz,
+    closed_at timestamptz,
+    last_chunk bigint NOT NULL DEFAULT 0,
+    ended_at timestamptz,
+    UNIQUE (id, organization_id),
     FOREIGN KEY (instance_id, organization_id) REFERENCES instances (id, organization_id),
     CHECK ((taken_at IS NULL) = (worker_id IS NULL))
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX worker_requests_open ON worker_requests (pool_id, id) WHERE taken_at IS NULL;
 CREATE INDEX worker_requests_expiry ON worker_requests (expires_at);
+
+-- What came back on the stream of a request and was not read yet: any copy takes it in, the one that was asked passes it on.
+CREATE TABLE request_chunks (
+    request_id text COLLATE "C" NOT NULL,
+    number bigint NOT NULL CHECK (number > 0),
+    organization_id text COLLATE "C" NOT NULL REFERENCES organizations,
+    lines jsonb NOT NULL,
+    size bigint NOT NULL CHECK (size >= 0),
+    ends boolean NOT NULL DEFAULT false,
+    problem text,
+    PRIMARY KEY (request_id, number),
+    FOREIGN KEY (request_id, organization_id) REFERENCES worker_requests (id, organization_id) ON DELETE CASCADE
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
+
+-- When an instance is looked at next. Apart from its own row, which is locked and written by what matters more.
+CREATE TABLE watches (
+    instance_id text COLLATE "C" PRIMARY KEY,
+    organization_id text COLLATE "C" NOT NULL REFERENCES organizations,
+    pool_id text COLLATE "C" NOT NULL REFERENCES pools,
+    look_at timestamptz NOT NULL,
+    FOREIGN KEY (instance_id, organization_id) REFERENCES instances (id, organization_id)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX watches_due ON watches (pool_id, look_at);
 
 -- Partitions ------------------------------------------------------------------------------------------------------------------
 
@@ -741,7 +769,8 @@ BEGIN
 
     FOREACH title IN ARRAY ARRAY['tokens', 'quotas', 'idempotency_keys', 'pools', 'targets', 'workers', 'join_tokens', 'leases',
             'breakers', 'brakes', 'products', 'releases', 'instances', 'placements', 'effects', 'secrets', 'jobs', 'steps',
-            'attempts', 'events', 'audit', 'blobs', 'artifacts', 'worker_requests'] LOOP
+            'attempts', 'events', 'audit', 'blobs', 'artifacts', 'worker_requests',
+            'request_chunks', 'watches'] LOOP
         EXECUTE format('CREATE POLICY own ON %I TO spectrum_owner, spectrum_api, spectrum_engine USING (%s) WITH CHECK (%s)',
                        title, own, own);
     END LOOP;
@@ -769,7 +798,8 @@ BEGIN
     -- The system's rows are all rows; what it sees of them is its column grants, below.
     FOREACH title IN ARRAY ARRAY['cell', 'leader_terms', 'cursors', 'alembic_version', 'organizations', 'tokens', 'idempotency_keys',
             'pools', 'targets', 'workers', 'join_tokens', 'leases', 'breakers', 'brakes', 'instances', 'placements', 'effects',
-            'secrets', 'jobs', 'steps', 'attempts', 'events', 'audit', 'blobs', 'artifacts', 'worker_requests'] LOOP
+            'secrets', 'jobs', 'steps', 'attempts', 'events', 'audit', 'blobs', 'artifacts', 'worker_requests',
+            'request_chunks', 'watches'] LOOP
         EXECUTE format('CREATE POLICY system ON %I TO spectrum_system USING (true)', title);
     END LOOP;
 END
@@ -817,7 +847,7 @@ GRANT UPDATE (seal_number, seal_previous, seal_hash, sealed_at) ON audit TO spec
 GRANT SELECT (id, platform, deleted_at) ON organizations TO spectrum_system;
 GRANT SELECT (id, organization_id, hash, scopes, expires_at, last_used_at, revoked_at) ON tokens TO spectrum_system;
 GRANT UPDATE (last_used_at) ON tokens TO spectrum_system;
-GRANT SELECT (organization_id, created_at, expires_at, ciphertext_expires_at) ON idempotency_keys TO spectrum_system;
+GRANT SELECT (organization_id, created_at, expires_at, key_id, ciphertext_expires_at) ON idempotency_keys TO spectrum_system;
 GRANT UPDATE (ciphertext, key_id) ON idempotency_keys TO spectrum_system;
 GRANT DELETE ON idempotency_keys, worker_requests TO spectrum_system;
 GRANT SELECT (id, organization_id) ON pools TO spectrum_system;
@@ -846,6 +876,17 @@ GRANT SELECT (job_id, step_id, number, organization_id, fence, token, worker_id,
 GRANT SELECT (id, organization_id, instance_id, sha256, created_at, expires_at) ON blobs TO spectrum_system;
 GRANT SELECT (target_id, digest, organization_id, used_at) ON artifacts TO spectrum_system;
 GRANT SELECT (id, organization_id, pool_id, target_id, instance_id, expires_at, taken_at, worker_id) ON worker_requests TO spectrum_system;
+
+-- Requests that are not jobs: the API asks and reads, the engine hands out and takes in, the system spreads and forgets.
+GRANT UPDATE (expires_at, closed_at) ON worker_requests TO spectrum_api;
+GRANT SELECT, DELETE ON request_chunks TO spectrum_api;
+GRANT SELECT ON watches TO spectrum_api;
+GRANT SELECT, INSERT, DELETE ON request_chunks TO spectrum_engine;
+GRANT SELECT, INSERT ON watches TO spectrum_engine;
+GRANT SELECT (closed_at) ON worker_requests TO spectrum_system;
+GRANT SELECT (request_id, organization_id, number) ON request_chunks TO spectrum_system;
+GRANT SELECT, DELETE ON watches TO spectrum_system;
+GRANT UPDATE (look_at) ON watches TO spectrum_system;
 
 -- The platform's own organization ---------------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ DESIGN §2; what another transaction holds is passed over, never waited for. The
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,8 +29,9 @@ from spectrum.core.jobs.store import (
 )
 from spectrum.core.product.outline import Outline
 from spectrum.db import rows, writing
-from spectrum.db.leases import LOST, LeaseLane, broke_off
-from spectrum.db.pools import Connection
+from spectrum.db.leases import LeaseLane
+from spectrum.db.losses import BUSY, answerable, broke_off, is_loss
+from spectrum.db.pools import Connection, Pooled, drop, give_back
 from spectrum.db.sql import query
 
 _BEGIN = query("transaction_begin")
@@ -55,8 +55,7 @@ _PURGEABLE = query("instances_purgeable")
 
 ACQUIRE_SECONDS = 5.0
 IN_PROGRESS_PAUSE = 0.05
-AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
-"""What says that the whole transaction may simply be run again."""
+_SINCE = " since "
 
 
 @dataclass
@@ -67,56 +66,59 @@ class PostgresStore(LeaseLane):
         while True:
             try:
                 return await self._transact_once(batch)
-            except AGAIN:
+            except BUSY:
                 continue
 
     async def _transact_once(self, batch: Batch) -> Sequence[Result]:
-        try:
+        with answerable():
             connection = await self.engine.acquire(timeout=ACQUIRE_SECONDS)
-        except LOST as error:
-            raise broke_off(error) from error
         try:
             return await self._in_transaction(connection, batch)
         finally:
-            await asyncio.shield(self.engine.release(connection))
+            await give_back(self.engine, connection)
 
-    async def _in_transaction(self, connection: Connection, batch: Batch) -> Sequence[Result]:
+    async def _in_transaction(self, connection: Pooled, batch: Batch) -> Sequence[Result]:
         transaction = connection.transaction()
         try:
             await transaction.start()
-            xid = await self._begin(connection, batch)
+            name = await self._begin(connection, batch)
             loaded = await _Loading(connection, batch).load()
             folded = batch.fold(loaded)
             await writing.write(connection, batch, loaded, folded)
-        except LOST as error:
-            # Nothing was committed: PostgreSQL rolls back what it has not been told to commit.
-            connection.terminate()
-            raise broke_off(error) from error
-        except BaseException:
+        except BaseException as error:
+            if is_loss(error):
+                # Nothing was committed: PostgreSQL rolls back what it has not been told to commit.
+                drop(connection)
+                raise broke_off(error) from error
             await _roll_back(transaction)
             raise
         try:
             await transaction.commit()
-        except LOST as error:
-            connection.terminate()
-            raise Uncertain(xid, folded.results) from error
+        except Exception as error:
+            if not is_loss(error):
+                raise
+            drop(connection)
+            raise Uncertain(name, folded.results) from error
         return folded.results
 
     async def _begin(self, connection: Connection, batch: Batch) -> str:
+        """Returns the name by which the transaction can be settled."""
         organizations = {asked.command.organization_id for asked in batch.asked}
         if batch.claim is not None:
             organizations.add(batch.claim.organization_id)
         row = await connection.fetchrow(_BEGIN, sorted(organizations))
         if row is None:
             raise Unavailable("the database did not say which transaction this is")
-        xid: str = row["xid"]
-        return xid
+        return f"{row['xid']}{_SINCE}{row['run']}"
 
     async def settle(self, transaction: str) -> Verdict:
+        """Where PostgreSQL can't tell any more (too long ago, or it recovered from a crash since: a transaction id that was not
+        written down is given out again) the verdict is `ABORTED`: every command may be applied again, a repeat changes nothing.
+        """
+        xid, _, run = transaction.partition(_SINCE)
         while True:
-            status = (await self._read(_STATUS, transaction))[0]["status"]
+            status = (await self._read(_STATUS, xid, run))[0]["status"]
             if status != "in progress":
-                # Too long ago to be known: every command may be applied again, a repeat changes nothing.
                 return Verdict.COMMITTED if status == "committed" else Verdict.ABORTED
             await self.clock.sleep(IN_PROGRESS_PAUSE)
 
@@ -143,8 +145,9 @@ def _candidates(found: Iterable[asyncpg.Record]) -> list[Candidate]:
 async def _roll_back(transaction: Any) -> None:
     try:
         await transaction.rollback()
-    except LOST:
-        return  # the connection is gone, and with it the transaction
+    except Exception as error:
+        if not is_loss(error):  # else the connection is gone, and with it the transaction
+            raise
 
 
 def lock_number(*parts: str) -> int:

@@ -12,20 +12,10 @@ from typing import TypeAlias
 import asyncpg
 
 from spectrum.core.errors import Problem
+from spectrum.db.losses import BUSY, is_loss
 from spectrum.db.pools import Connection, Pool, scoped, transaction
 
 Row: TypeAlias = "asyncpg.Record"
-
-_AWAY = (
-    OSError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,  # shut down, starting up, a statement that took too long
-    asyncpg.InsufficientResourcesError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
-    asyncpg.InternalClientError,  # the goodbye of a server that was stopped, met on an idle connection
-)
 
 
 @asynccontextmanager
@@ -48,11 +38,8 @@ async def looking_up(pool: Pool) -> AsyncIterator[Connection]:
 def _answerable() -> Iterator[None]:
     try:
         yield
-    except _AWAY as error:
-        raise _unavailable() from error
-    except asyncpg.InterfaceError as error:
-        # Closing a transaction whose connection was lost complains about that, and hides the loss itself.
-        if isinstance(error.__context__, _AWAY):
+    except Exception as error:
+        if is_loss(error) or isinstance(error, BUSY):
             raise _unavailable() from error
         raise
 

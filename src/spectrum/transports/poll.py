@@ -24,7 +24,19 @@ from spectrum.core.sealing import Context
 from spectrum.core.signing import Call, Signer
 from spectrum.ports import Clock
 from spectrum.transports import wire
-from spectrum.transports.protocol import Handback, Incarnation, JobRef, LinkDown, News, Pulse
+from spectrum.transports.protocol import (
+    Chunk,
+    Handback,
+    Incarnation,
+    JobRef,
+    LinkDown,
+    News,
+    Onward,
+    Polled,
+    Pulse,
+    Room,
+    Sighting,
+)
 
 CALL_SECONDS = 30.0
 LATER = frozenset({"unavailable", "rate-limited", "internal"})
@@ -68,9 +80,10 @@ class PollLink:
         incarnation: Incarnation = wire.decode(Incarnation, answer)
         return incarnation
 
-    async def poll(self, incarnation: Incarnation, seconds: float) -> bool:
-        answer = await self._call("poll", wire.Poll(seconds), incarnation, seconds + CALL_SECONDS)
-        return bool(wire.decode(wire.Polled, answer).work)
+    async def poll(self, incarnation: Incarnation, seconds: float, room: Room) -> Polled:
+        answer = await self._call("poll", wire.Poll(seconds, room), incarnation, seconds + CALL_SECONDS)
+        polled: Polled = wire.decode(Polled, answer)
+        return polled
 
     async def claim(self, incarnation: Incarnation, number: int, want: int, holds_others: bool) -> Sequence[Holding]:
         asked = wire.ClaimCall(incarnation.number, number, want, holds_others, self._operations())
@@ -92,6 +105,14 @@ class PollLink:
 
     async def release(self, incarnation: Incarnation, handback: Handback) -> None:
         await self._call("release", handback, incarnation)
+
+    async def observed(self, incarnation: Incarnation, sightings: Sequence[Sighting]) -> None:
+        await self._call("observations", wire.Observations(tuple(sightings)), incarnation)
+
+    async def stream(self, incarnation: Incarnation, chunk: Chunk) -> Onward:
+        answer = await self._call(f"streams/{chunk.request_id}", chunk, incarnation)
+        onward: Onward = wire.decode(Onward, answer)
+        return onward
 
     async def release_document(self, incarnation: Incarnation, asked: JobRef, release_id: str) -> Mapping[str, Any]:
         answer = await self._call("releases", wire.ReleaseCall(asked, release_id), incarnation)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from spectrum.core.errors import SpectrumError
-from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId
+from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, RequestId
 from spectrum.core.jobs.commands import Holding, Intent, Outcome, Verdict
 from spectrum.core.jobs.table import WaitsFor
 
@@ -73,6 +73,89 @@ class Pulse:
     cancels: tuple[JobId, ...]
 
 
+# ---- requests that are not jobs (DESIGN §3.16)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many requests more a worker can take."""
+
+    looks: int = 0
+    streams: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """An instance that is due to be looked at, and under what the look began: its fence, its generation, the moment."""
+
+    instance_id: InstanceId
+    target_url: str
+    fence: int
+    generation: int
+    asked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LogsAsked:
+    """Log lines that somebody waits for; they go back on the stream of this request."""
+
+    id: RequestId
+    instance_id: InstanceId
+    target_url: str
+    service: str | None = None
+    since: datetime | None = None
+    tail: int = 0
+    follow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """What a worker is asked besides its jobs."""
+
+    looks: tuple[Look, ...] = ()
+    logs: tuple[LogsAsked, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.looks or self.logs)
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """The answer to a poll. `work`: there may be a job to claim."""
+
+    work: bool
+    requests: Requests = Requests()
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What a look found. Where the target did not answer, `answered` is False and nothing is known."""
+
+    look: Look
+    answered: bool
+    services: tuple[Mapping[str, Any], ...] = ()
+    conditions: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The next piece of a stream, numbered from 1. `problem` says why it ends before it is complete."""
+
+    request_id: RequestId
+    number: int
+    lines: tuple[Mapping[str, Any], ...] = ()
+    ends: bool = False
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Onward:
+    """The answer to a chunk. `taken`: it was kept, else it is to be sent again. `wanted`: somebody still reads."""
+
+    taken: bool
+    wanted: bool
+
+
 class Link(Protocol):
     """Calls to the control plane.
 
@@ -83,8 +166,8 @@ class Link(Protocol):
     async def start(self, boot: str) -> Incarnation:
         """Open an incarnation. The same `boot` again gives the same one."""
 
-    async def poll(self, incarnation: Incarnation, seconds: float) -> bool:
-        """Wait until there may be work, `seconds` at most. True: try a claim."""
+    async def poll(self, incarnation: Incarnation, seconds: float, room: Room) -> Polled:
+        """Wait until there may be work or there are requests that `room` is for, `seconds` at most."""
 
     async def claim(self, incarnation: Incarnation, number: int, want: int, holds_others: bool) -> Sequence[Holding]:
         """Up to `want` jobs."""
@@ -99,6 +182,12 @@ class Link(Protocol):
 
     async def release(self, incarnation: Incarnation, handback: Handback) -> None:
         """Hand a job back."""
+
+    async def observed(self, incarnation: Incarnation, sightings: Sequence[Sighting]) -> None:
+        """Tell what looks found."""
+
+    async def stream(self, incarnation: Incarnation, chunk: Chunk) -> Onward:
+        """Send a piece of a stream. The same number again changes nothing."""
 
     async def release_document(self, incarnation: Incarnation, asked: JobRef, release_id: str) -> Mapping[str, Any]:
         """The normalized document of a release that the job's instance uses."""

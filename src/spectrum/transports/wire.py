@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from spectrum.core.errors import Problem, Where
 from spectrum.core.jobs.commands import Holding
-from spectrum.transports.protocol import Handback, Incarnation, JobRef, News, Pulse
+from spectrum.transports.protocol import (
+    Chunk,
+    Handback,
+    Incarnation,
+    JobRef,
+    News,
+    Onward,
+    Polled,
+    Pulse,
+    Room,
+    Sighting,
+)
 
 PREFIX = "/worker/v1"
 
@@ -43,11 +54,12 @@ class Start:
 @dataclass(frozen=True, slots=True)
 class Poll:
     seconds: float
+    room: Room = field(default_factory=Room)
 
 
 @dataclass(frozen=True, slots=True)
-class Polled:
-    work: bool
+class Observations:
+    sightings: tuple[Sighting, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +117,9 @@ _SHAPES = (
     Incarnation,
     Poll,
     Polled,
+    Observations,
+    Chunk,
+    Onward,
     ClaimCall,
     Heartbeat,
     Pulse,

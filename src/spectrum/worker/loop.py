@@ -19,10 +19,12 @@ from spectrum.ports import Clock, Entropy, Spawner
 from spectrum.providers.protocol import Provider
 from spectrum.transports.protocol import Handback, Incarnation, Link, LinkDown
 from spectrum.worker.context import Renderer
+from spectrum.worker.errands import Errands
 from spectrum.worker.run import JobRun, Means
 from spectrum.worker.spool import Spool
 
 POLL_SECONDS = 10.0
+FULL_SECONDS = 1.0  # of a poll while there is no room for looks
 ELSEWHERE_SECONDS = 15.0
 LEASE_MARGIN = 0.75  # of a lease: no new effect is begun after that much of it
 
@@ -46,11 +48,15 @@ class Worker:
     spawner: Spawner
     spool: Spool
     capacity: int = 16
+    errands: Errands = field(init=False)
     _runs: dict[tuple[JobId, int], JobRun] = field(default_factory=dict)
     _foreign: set[tuple[JobId, int]] = field(default_factory=set)  # being handed back
     _right_until: float = 0.0
     _claim_seen: int = 0
     _draining: bool = False
+
+    def __post_init__(self) -> None:
+        self.errands = Errands(self.link, self.providers, self.clock, self.spawner)
 
     async def run(self) -> None:
         """Work until drained. An incarnation that has ended is followed by the next."""
@@ -167,12 +173,20 @@ class Worker:
                 raise _Over from problem
 
     async def _poll(self, incarnation: Incarnation) -> None:
-        try:
-            await self.link.poll(incarnation, POLL_SECONDS)
-        except LinkDown:
-            await self.clock.sleep(1.0)
-        except Problem as problem:
-            raise _Over from problem
+        """Until there may be a job to claim, or it is time to look for one unasked. Errands are taken up meanwhile."""
+        end = self.clock.monotonic() + POLL_SECONDS
+        while not self._draining and (left := end - self.clock.monotonic()) > 0:
+            room = self.errands.room
+            try:
+                polled = await self.link.poll(incarnation, left if room.looks else min(left, FULL_SECONDS), room)
+            except LinkDown:
+                await self.clock.sleep(1.0)
+                return
+            except Problem as problem:
+                raise _Over from problem
+            self.errands.take(incarnation, polled.requests)
+            if polled.work:
+                return
 
     def _run(self, incarnation: Incarnation, holding: Holding) -> None:
         means = Means(

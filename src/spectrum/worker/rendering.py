@@ -111,8 +111,10 @@ def service_state(name: str, seen: Observed | None) -> Mapping[str, Any]:
     """A service as the instance's record shows it (INTERFACES §2)."""
     if seen is None or seen.presence is not Presence.PRESENT:
         return {"name": name, "state": "stopped", "health": "unknown", "restarts": 0, "ports": {}}
-    state = "running" if seen.running else "exited" if seen.exit is not None else "starting"
-    health = "unknown" if seen.health is Health.STARTING else seen.health.value
+    completed = seen.exit is not None and seen.exit.code == 0
+    ended = "completed" if completed else "exited" if seen.exit is not None else "starting"
+    state = "running" if seen.running else ended
+    health = "unknown" if seen.health is Health.STARTING or state == "completed" else seen.health.value
     return {
         "name": name,
         "state": state,

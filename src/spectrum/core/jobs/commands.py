@@ -147,11 +147,16 @@ class Tick(Command):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observe(Command):
-    """What was seen of an instance while no job was active. Dropped if fence or generation has moved since it began."""
+    """What was seen of an instance while no job was active. Dropped if fence or generation has moved since it began.
+
+    `asked_at` is when the look was handed out: an earlier one than what is known by now says nothing new. Where the target did
+    not answer, `answered` is False and nothing was seen.
+    """
 
     fence: int
     generation: int
-    health: str
+    asked_at: datetime
+    answered: bool = True
     services: tuple[Mapping[str, Any], ...] = ()
     conditions: tuple[Mapping[str, Any], ...] = ()
 

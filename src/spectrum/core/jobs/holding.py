@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from spectrum.core import instances
 from spectrum.core.errors import ErrorClass, Failure, Problem
 from spectrum.core.jobs.commands import Claim, Done, Entry, Holding, Lose, Observe, Release, Report
 from spectrum.core.jobs.ending import close_as_unknown, move, promote_next, residue_of, turn_back
@@ -164,10 +168,30 @@ def observe(turn: Turn, command: Observe) -> Done:
     """Take over what was seen of an instance, unless a job is active or anything has moved since."""
     instance = turn.instance
     moved = instance.counter != command.fence or instance.generation != command.generation
-    if moved or instance.active_job_id is not None:
+    older = instance.observed_at is not None and instance.observed_at >= command.asked_at
+    if moved or older or instance.active_job_id is not None or instance.lifecycle not in instances.WATCHED:
         return Done(False)
-    health = Health(command.health)
-    if health is not instance.health:
-        turn.fact("instance.health_changed", health=health.value, before=instance.health.value)
-    turn.change_instance(health=health, services=command.services, conditions=command.conditions, observed_at=turn.now)
+    health = Health.UNKNOWN
+    if command.answered:
+        services = instances.all_services(instance.lifecycle, instance.services, command.services)
+        conditions = instances.since_when(instance.conditions, command.conditions, turn.now)
+        turn.change_instance(services=services, conditions=conditions, observed_at=turn.now)
+        health = instances.health_of(instance.lifecycle, services, _primary_services(turn))
+    change_health(turn, instances.steady(instance, health, turn.now))
     return Done(True)
+
+
+def _primary_services(turn: Turn) -> frozenset[str]:
+    """The services behind the primary endpoint, or behind every one where none is."""
+    spec = turn.instance.accepted or turn.instance.requested
+    outline = turn.before.outlines.get(spec.release_id)
+    endpoints = outline.endpoints if outline is not None else ()
+    return frozenset(e.service for e in endpoints if e.primary) or frozenset(e.service for e in endpoints)
+
+
+def change_health(turn: Turn, changes: Mapping[str, Any]) -> None:
+    """Take over what sightings make of the health, and tell of it where it is another one now."""
+    before = turn.instance.health
+    turn.change_instance(**changes)
+    if turn.instance.health is not before:
+        turn.fact("instance.health_changed", health=turn.instance.health.value, before=before.value)

@@ -110,6 +110,9 @@ class Instance:
     lifecycle: Lifecycle = Lifecycle.CREATING
     hold: Hold = Hold.NONE
     health: Health = Health.UNKNOWN
+    health_since: datetime | None = None
+    health_seen: Health | None = None  # what the last sightings showed instead
+    health_streak: int = 0  # how many of them in a row
     counter: int = 0
     job_counter: int = 0
     event_sequence: int = 0

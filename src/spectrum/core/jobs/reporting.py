@@ -6,15 +6,17 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import assert_never
 
+from spectrum.core import instances
 from spectrum.core import plan as plans
 from spectrum.core.errors import ErrorClass, Failure, Problem
 from spectrum.core.jobs.commands import Closing, Holding, Intent, Outcome, Report, Result, Verdict
 from spectrum.core.jobs.ending import move, new_key, unwind_step
-from spectrum.core.jobs.holding import check_fence
+from spectrum.core.jobs.holding import change_health, check_fence
 from spectrum.core.jobs.model import Attempt, Effect, Job, Numbered, Step
 from spectrum.core.jobs.table import (
     UNWOUND,
     Cause,
+    Health,
     JobState,
     JobTrigger,
     Phase,
@@ -22,6 +24,7 @@ from spectrum.core.jobs.table import (
     StepCase,
     StepState,
     StepTrigger,
+    Wants,
 )
 from spectrum.core.jobs.turn import Refused, Turn, next_step_state
 from spectrum.core.retry import backoff
@@ -142,6 +145,9 @@ class _Reading:
         self._done(step, outcome)
 
     def _replace_or_fail(self, step: Step, outcome: Outcome) -> None:
+        if self._must_not_be_replaced(step):
+            self._observe_again(step, outcome)
+            return
         case = StepCase.IRREVERSIBLE if step.irreversible else StepCase.REVERSIBLE
         state = next_step_state(step, StepTrigger.UNDECIDABLE, case)
         if state is StepState.FAILED:
@@ -150,6 +156,12 @@ class _Reading:
             self._failed(step, failure)
         else:
             self.turn.put_step(self.job.id, step, state=state, phase=Phase.REPLACE)
+
+    def _must_not_be_replaced(self, step: Step) -> bool:
+        """What was there before the job holds data that no new key brings back; what only goes forward is tried to its end."""
+        operation = self.turn.operation_of(self.job)
+        kept = step.wants is Wants.PRESENT and step.effect_key == self.job.baseline.get(step.slot or "")
+        return kept or (operation is not None and operation.forward_only)
 
     def _observe_again(self, step: Step, outcome: Outcome) -> None:
         if outcome.failure is not None and not outcome.failure.kind.retryable:
@@ -192,7 +204,9 @@ class _Reading:
             case Phase.UNDO:
                 turn.put_step(job_id, step, state=state, retry_at=None, failure=None)
             case Phase.REPLACE:
-                key = new_key(turn, step.slot or "", self.job.generation)
+                # A step that wants its slot empty has no key: it is only done again.
+                anew = step.slot if step.wants is Wants.PRESENT else None
+                key = new_key(turn, anew, self.job.generation) if anew else None
                 turn.put_step(
                     job_id, step, state=state, phase=Phase.DO, effect_key=key, retry_at=None, deadline=step.deadline
                 )
@@ -208,9 +222,11 @@ class _Reading:
         if services := outcome.output.get("services"):
             self.turn.change_instance(services=tuple(services))
         if conditions := outcome.output.get("conditions"):
-            self.turn.change_instance(conditions=tuple(conditions))
+            known = self.turn.instance.conditions
+            self.turn.change_instance(conditions=instances.since_when(known, conditions, self.turn.now))
         if health := outcome.output.get("health"):
-            self.turn.change_instance(health=health, observed_at=self.turn.now)
+            self.turn.change_instance(observed_at=self.turn.now)
+            change_health(self.turn, instances.settled(self.turn.instance, Health(health), self.turn.now))
 
     def _prove(self, step: Step) -> None:
         """The slot was brought to what it is wanted to be: what is wanted absent there is gone.
@@ -320,7 +336,9 @@ class _Reading:
         for name in self.command.reopen:
             step = self.job.step(name)
             if step is not None and (state := next_step_state(step, StepTrigger.REOPEN)):
-                self.turn.put_step(self.job.id, step, state=state)
+                tries = step.undo_tries + 1
+                retry_at = self.turn.now + self._pause(step, tries, None)
+                self.turn.put_step(self.job.id, step, state=state, undo_tries=tries, retry_at=retry_at)
 
     # ---- intents
 

@@ -60,6 +60,11 @@ class Keyed:
     request_digest: str
     respond: Callable[[Answer], Repeated]
 
+    @property
+    def place(self) -> tuple[str, str, str, str]:
+        """What the key is unique in, and the key."""
+        return (self.organization_id, self.method, self.path, self.key)
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -200,14 +205,14 @@ class Store(Protocol):
         """What a lease holds now, without a lock."""
 
     async def purgeable(self, limit: int) -> Sequence[Candidate]:
-        """Deleted instances whose retention is over and that have no active job."""
+        """Deleted instances whose retention is over, that have no active job and are not on hold."""
 
     # ---- the lease lane
 
     async def open_lease(self, lease: Lease, boot: str) -> tuple[Lease, tuple[Owned, ...]]:
         """Begin the next incarnation of a worker; the older one's lease ends, and what it owned is returned.
 
-        The same `boot` again gets the same lease.
+        The same `boot` again gets the same lease. Raises Problem `forbidden` where the worker was revoked.
         """
 
     async def beat(

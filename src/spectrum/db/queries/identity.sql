@@ -92,3 +92,7 @@ UPDATE workers SET draining_at = coalesce(draining_at, $2) WHERE id = $1 AND org
 UPDATE workers SET revoked_at = $2, event_sequence = event_sequence + 1
 WHERE id = $1 AND organization_id = $3 AND revoked_at IS NULL
 RETURNING event_sequence;
+
+-- name: worker_revoke_leases
+-- A revoked worker holds nothing from now on: the sweeper finds the jobs of its ended lease.
+UPDATE leases SET ended_at = clock_timestamp(), end_reason = 'revoked' WHERE worker_id = $1 AND ended_at IS NULL;

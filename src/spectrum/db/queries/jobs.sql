@@ -1,10 +1,12 @@
 -- name: transaction_begin
--- The scope of a batch, and the id by which its commit can be settled.
-SELECT set_config('app.organizations', $1::text[]::text, true), pg_current_xact_id()::text AS xid;
+-- The scope of a batch, and the id by which its commit can be settled, as long as PostgreSQL runs on without a recovery.
+SELECT set_config('app.organizations', $1::text[]::text, true), pg_current_xact_id()::text AS xid,
+       concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), pg_last_wal_replay_lsn()) AS run;
 
 -- name: transaction_status
--- What became of a transaction whose acknowledgement was lost: committed, aborted, in progress, or null (too long ago).
-SELECT pg_xact_status($1::text::xid8) AS status;
+-- What became of a transaction whose acknowledgement was lost: committed, aborted, in progress, or null (nobody knows).
+SELECT CASE WHEN concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), pg_last_wal_replay_lsn()) = $2
+            THEN pg_xact_status($1::text::xid8) END AS status;
 
 -- name: keys_lock
 -- Takes the batch's idempotency keys and instance names, in order; false where another transaction has one.
@@ -84,7 +86,8 @@ LEFT JOIN LATERAL (
 SELECT greatest(clock_timestamp(), alive_at) AS now FROM cell;
 
 -- name: instances_insert
--- New instances.
+-- New instances, and when each is to be looked at first.
+WITH made AS (
 INSERT INTO instances (id, organization_id, name, product, release_id, plan, target_id, pool_id, labels, desired_state, lifecycle, hold,
     health, generation, accepted_generation, rejected_generation, requested, accepted, counter, job_counter, event_sequence, active_job_id,
     version, slot_numbers, facts, outputs, services, conditions, observed_at, created_at, updated_at, deleted_at, purge_at, purged_at)
@@ -99,7 +102,10 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text
     AS n (id, organization_id, name, product, release_id, plan, target_id, pool_id, labels, desired_state, lifecycle, hold, health,
     generation, accepted_generation, rejected_generation, requested, accepted, counter, job_counter, event_sequence,
     active_job_id, version, slot_numbers, facts, outputs, services, conditions, observed_at, created_at, updated_at, deleted_at,
-    purge_at, purged_at);
+    purge_at, purged_at)
+RETURNING id, organization_id, pool_id, created_at)
+INSERT INTO watches (instance_id, organization_id, pool_id, look_at)
+SELECT id, organization_id, pool_id, created_at FROM made;
 
 -- name: instances_update
 -- What a decision may change of an instance.
@@ -109,14 +115,15 @@ UPDATE instances i SET
     requested = n.requested, accepted = n.accepted, counter = n.counter, job_counter = n.job_counter, event_sequence = n.event_sequence,
     active_job_id = n.active_job_id, version = n.version, slot_numbers = n.slot_numbers, facts = n.facts, outputs = n.outputs,
     services = n.services::jsonb, conditions = n.conditions::jsonb, observed_at = n.observed_at, updated_at = n.updated_at, deleted_at = n.deleted_at,
-    purge_at = n.purge_at, purged_at = n.purged_at
+    purge_at = n.purge_at, purged_at = n.purged_at, health_since = n.health_since, health_seen = n.health_seen,
+    health_streak = n.health_streak
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[],
     $11::jsonb[], $12::jsonb[], $13::bigint[], $14::bigint[], $15::bigint[], $16::text[], $17::bigint[], $18::jsonb[], $19::jsonb[],
     $20::jsonb[], $21::text[], $22::text[], $23::timestamptz[], $24::timestamptz[], $25::timestamptz[], $26::timestamptz[],
-    $27::timestamptz[])
+    $27::timestamptz[], $28::timestamptz[], $29::text[], $30::integer[])
     AS n (id, release_id, plan, desired_state, lifecycle, hold, health, generation, accepted_generation, rejected_generation, requested,
     accepted, counter, job_counter, event_sequence, active_job_id, version, slot_numbers, facts, outputs, services, conditions,
-    observed_at, updated_at, deleted_at, purge_at, purged_at)
+    observed_at, updated_at, deleted_at, purge_at, purged_at, health_since, health_seen, health_streak)
 WHERE i.id = n.id;
 
 -- name: placements_insert

@@ -8,7 +8,7 @@ SELECT * FROM leases WHERE worker_id = $1 AND boot = $2;
 
 -- name: worker_lock
 -- One start of a worker after the other.
-SELECT id FROM workers WHERE id = $1 FOR NO KEY UPDATE;
+SELECT id, revoked_at IS NOT NULL AS revoked FROM workers WHERE id = $1 FOR NO KEY UPDATE;
 
 -- name: leases_supersede
 -- A newer incarnation ends the older ones.

@@ -123,7 +123,7 @@ CREATE TABLE idempotency_keys (
     CHECK ((ciphertext IS NULL) OR (ciphertext_expires_at IS NOT NULL))
 ) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX idempotency_keys_expiry ON idempotency_keys (expires_at);
-CREATE INDEX idempotency_keys_ciphertext_expiry ON idempotency_keys (ciphertext_expires_at) WHERE ciphertext IS NOT NULL;
+CREATE INDEX idempotency_keys_ciphertext_expiry ON idempotency_keys (ciphertext_expires_at) WHERE key_id IS NOT NULL;
 
 -- Where instances run ---------------------------------------------------------------------------------------------------------
 
@@ -817,7 +817,7 @@ GRANT UPDATE (seal_number, seal_previous, seal_hash, sealed_at) ON audit TO spec
 GRANT SELECT (id, platform, deleted_at) ON organizations TO spectrum_system;
 GRANT SELECT (id, organization_id, hash, scopes, expires_at, last_used_at, revoked_at) ON tokens TO spectrum_system;
 GRANT UPDATE (last_used_at) ON tokens TO spectrum_system;
-GRANT SELECT (organization_id, created_at, expires_at, ciphertext_expires_at) ON idempotency_keys TO spectrum_system;
+GRANT SELECT (organization_id, created_at, expires_at, key_id, ciphertext_expires_at) ON idempotency_keys TO spectrum_system;
 GRANT UPDATE (ciphertext, key_id) ON idempotency_keys TO spectrum_system;
 GRANT DELETE ON idempotency_keys, worker_requests TO spectrum_system;
 GRANT SELECT (id, organization_id) ON pools TO spectrum_system;

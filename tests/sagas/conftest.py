@@ -1,0 +1,10 @@
+"""Says how many situations the saga harness has played."""
+
+import pytest
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    passed = [report for report in terminalreporter.stats.get("passed", ()) if report.when == "call"]
+    played = sum(value for report in passed for name, value in report.user_properties if name == "situations")
+    if played:
+        terminalreporter.write_line(f"saga harness: {played} situations ended as they should")
