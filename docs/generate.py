@@ -158,7 +158,7 @@ def _option(option: Any) -> str:
 
 
 def _is_shared(parameter: Any) -> bool:
-    return SHARED.get(parameter.name) == parameter.help
+    return bool(SHARED.get(parameter.name) == parameter.help)
 
 
 def _is_option(parameter: Any) -> bool:

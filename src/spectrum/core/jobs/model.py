@@ -187,7 +187,7 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Numbered:
-    """The last report that was applied. A repeat of it is answered with the job as it then is (ADR 0016)."""
+    """The last report that was applied. A repeat of it is answered with the job as it then is (ADR 0026)."""
 
     fence: int = 0
     number: int = 0
