@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -92,6 +93,14 @@ def test_a_first_run_provides_everything_and_tells_where_it_is(platform: Platfor
     assert set(platform.releases) == {"kinto", "radicale"}
     assert platform.demo
     assert platform.demo["product"] == "radicale"
+
+
+def test_a_newcomer_can_sign_in_to_the_first_instance(platform: Platform) -> None:
+    ready = run(platform)
+    assert platform.demo
+    file = Path(ready.password_file)
+    assert platform.demo["parameters"] == {"password": file.read_text().strip()}
+    assert file.stat().st_mode & 0o077 == 0
 
 
 def test_a_second_run_changes_nothing(platform: Platform) -> None:

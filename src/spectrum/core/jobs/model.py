@@ -188,11 +188,10 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Numbered:
-    """The last report that was applied, with its answer, for the repeat of it."""
+    """The last report that was applied. A repeat of it is answered with the job as it then is (ADR 0026)."""
 
     fence: int = 0
     number: int = 0
-    answer: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
