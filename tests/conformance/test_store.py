@@ -132,7 +132,13 @@ class Hand:
 
     async def announce(self, lease: Lease, held: Holding) -> Holding:
         """The intent of the first step."""
-        what: dict[str, Any] = {"job_id": held.job.id, "lease_id": lease.id, "fence": held.job.fence, "number": 1}
+        what: dict[str, Any] = {
+            "job_id": held.job.id,
+            "lease_id": lease.id,
+            "pool_id": lease.pool_id,
+            "fence": held.job.fence,
+            "number": 1,
+        }
         [answer] = await self.transact(Report(**_to(held.job, "r1"), **what, intents=(Intent("stock", Phase.DO),)))
         assert isinstance(answer, Holding)
         return answer

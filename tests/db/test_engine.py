@@ -55,6 +55,7 @@ def report(here: Ground, held: Holding, lease: Lease, number: int, **what: Any) 
         actor=here.caller.actor,
         job_id=held.job.id,
         lease_id=lease.id,
+        pool_id=here.caller.pool_id,
         fence=held.job.fence,
         number=number,
         **what,
@@ -187,6 +188,7 @@ async def test_a_released_job_waits_and_says_so(here: Ground) -> None:
         actor="tester",
         job_id=held.job.id,
         lease_id=lease.id,
+        pool_id=here.caller.pool_id,
         fence=held.job.fence,
         until=held.at.replace(year=held.at.year + 1),
     )

@@ -76,6 +76,7 @@ class Sweeper:
             job_id=JobId(ids.make("job", self.clock.now(), self.entropy.token(10))),
             operation="purge",
             operation_version=1,
+            if_purge_is_due=True,
         )
 
 

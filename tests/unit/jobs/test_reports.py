@@ -10,7 +10,7 @@ from spectrum.core.breakers import FIRST_WAIT, THRESHOLD, Breaker
 from spectrum.core.errors import ErrorClass, Failure, Problem
 from spectrum.core.jobs.commands import Outcome, Result, Verdict
 from spectrum.core.jobs.table import JobState, Phase, Reason, StepState
-from tests.unit.jobs.bench import LATER, NEVER, OTHER, Bench, creating, running
+from tests.unit.jobs.bench import ELSEWHERE, LATER, NEVER, OTHER, Bench, creating, running
 
 
 def refusal(problem: pytest.ExceptionInfo[Problem]) -> str:
@@ -46,6 +46,31 @@ def test_a_report_of_a_lease_that_does_not_hold_the_job_is_forbidden() -> None:
         bench.report(intents=("disk",), lease=OTHER)
 
     assert refusal(problem) == "forbidden"
+
+
+def test_a_worker_of_another_pool_is_told_nothing_not_even_by_the_repeat_of_a_report() -> None:
+    bench = creating()
+    job = bench.claim().job
+    bench.report(intents=("disk",))
+
+    with pytest.raises(Problem) as problem:
+        bench.report(number=1, lease=OTHER, pool=ELSEWHERE, job=job)
+
+    assert problem.value.slug == "forbidden"
+    assert bench.refused is not None
+    assert [entry.action for entry in bench.refused.entries] == ["call.refused"]
+
+
+def test_a_worker_of_another_pool_hands_nothing_back() -> None:
+    bench = creating()
+    bench.claim()
+    before = bench.aggregate
+
+    with pytest.raises(Problem) as problem:
+        bench.release(pool=ELSEWHERE)
+
+    assert problem.value.slug == "forbidden"
+    assert bench.aggregate == before
 
 
 def test_a_gap_in_the_numbers_is_refused_with_the_number_to_send_again() -> None:

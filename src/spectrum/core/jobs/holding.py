@@ -76,6 +76,7 @@ def _forget_attempts(turn: Turn, job: Job) -> None:
 def release(turn: Turn, command: Release) -> Done:
     """Hand the job back, not to be claimed before `until`. A stale one is refused with `stale-fence`."""
     job = turn.job(command.job_id)
+    check_pool(job, command)
     check_fence(turn, job, command)
     if command.why is WaitsFor.BREAKER:
         turn.dependency.append(False)
@@ -87,9 +88,19 @@ def release(turn: Turn, command: Release) -> Done:
     return Done(True, job)
 
 
+def check_pool(job: Job, command: Report | Release) -> None:
+    """A worker of another pool never held the job: it is told nothing of it, not even what a repeat would be (P11)."""
+    if job.pool_id != command.pool_id:
+        raise Refused(Problem("forbidden", f"Job {job.id} is not one of your pool's."), _refusal(job, command))
+
+
+def _refusal(job: Job, command: Report | Release) -> Entry:
+    return Entry(command.actor, "call.refused", job.id, {"fence": command.fence, "current": job.fence})
+
+
 def check_fence(turn: Turn, job: Job, command: Report | Release) -> None:
     """Only the holder under the present fence is heard; what another says is kept as evidence (P4)."""
-    evidence = Entry(command.actor, "call.refused", job.id, {"fence": command.fence, "current": job.fence})
+    evidence = _refusal(job, command)
     if job.state.terminal and job.fence == command.fence:
         raise Refused(Problem("not-allowed-now", f"Job {job.id} has {job.state}.", extra={"state": job.state.value}))
     if job.owner is None or job.fence != command.fence:
@@ -165,7 +176,9 @@ def _too_late(turn: Turn, job: Job) -> Failure:
 
 
 def _unwinding_took_too_long(turn: Turn, job: Job) -> None:
-    turn.put(job, residue=residue_of(job))
+    # Where every undo is done but nobody saw that it holds, all that was touched is in doubt.
+    touched = tuple(dict.fromkeys(step.slot for step in job.steps if step.touched and step.slot))
+    turn.put(job, residue=residue_of(job) or touched)
     move(turn, turn.jobs[job.id], JobTrigger.DEADLINE)
 
 

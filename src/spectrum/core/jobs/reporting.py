@@ -12,7 +12,7 @@ from spectrum.core.breakers import BreakerState
 from spectrum.core.errors import ErrorClass, Failure, Problem
 from spectrum.core.jobs.commands import Closing, Holding, Intent, Outcome, Report, Result, Verdict
 from spectrum.core.jobs.ending import move, new_key, unwind_step
-from spectrum.core.jobs.holding import change_health, check_fence
+from spectrum.core.jobs.holding import change_health, check_fence, check_pool
 from spectrum.core.jobs.model import Attempt, Effect, Job, Numbered, Step
 from spectrum.core.jobs.table import (
     UNWOUND,
@@ -34,9 +34,10 @@ from spectrum.core.retry import backoff
 def report(turn: Turn, command: Report) -> Holding:
     """Apply a report. The fence is checked first, then the number: last+1 applies, a repeat gets its answer again.
 
-    Raises `Refused` with `stale-fence` (evidence is kept), `report-gap` or `not-allowed-now` (the job has ended).
+    Raises `Refused` with `forbidden` or `stale-fence` (evidence is kept), `report-gap` or `not-allowed-now` (the job has ended).
     """
     job = turn.job(command.job_id)
+    check_pool(job, command)
     last = job.last_report
     if command.fence == last.fence and command.number <= last.number:
         gone = job.fence != command.fence or job.state.terminal
