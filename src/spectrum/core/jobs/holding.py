@@ -73,7 +73,7 @@ def _forget_attempts(turn: Turn, job: Job) -> None:
 def release(turn: Turn, command: Release) -> Done:
     """Hand the job back, not to be claimed before `until`. A stale one is refused with `stale-fence`."""
     job = turn.job(command.job_id)
-    check_fence(turn, job, command)
+    check_fence(job, command)
     job = move(turn, turn.put(job, not_before=command.until), JobTrigger.RELEASE)
     if not job.state.terminal and command.until is not None:
         job = turn.put(
@@ -82,7 +82,7 @@ def release(turn: Turn, command: Release) -> Done:
     return Done(True, job)
 
 
-def check_fence(turn: Turn, job: Job, command: Report | Release) -> None:
+def check_fence(job: Job, command: Report | Release) -> None:
     """Only the holder under the present fence is heard; what another says is kept as evidence (P4)."""
     evidence = Entry(command.actor, "call.refused", job.id, {"fence": command.fence, "current": job.fence})
     if job.state.terminal and job.fence == command.fence:
@@ -131,7 +131,7 @@ def _tick(turn: Turn, job: Job) -> None:
             _unwinding_took_too_long(turn, job)
             return
     elif turn.passed(job, job.deadline):
-        move(turn, job, JobTrigger.DEADLINE, Reason.DEADLINE, _too_late(turn, job))
+        move(turn, job, JobTrigger.DEADLINE, Reason.DEADLINE, _too_late(job))
         return
     if job.owned and (late := _late_attempt(turn, job)):
         take_away(turn, job, f"attempt {late.attempt} of step {late.name} passed its deadline")
@@ -141,7 +141,7 @@ def _late_attempt(turn: Turn, job: Job) -> Step | None:
     return next((s for s in job.steps if s.outstanding and turn.passed(job, s.attempt_deadline)), None)
 
 
-def _too_late(turn: Turn, job: Job) -> Failure:
+def _too_late(job: Job) -> Failure:
     if job.state is JobState.WAITING:
         message = f"{job.operation} waited for its turn until its deadline."
     else:

@@ -38,7 +38,7 @@ from spectrum.core.jobs.table import (
 )
 
 EPOCH_SHIFT = 32
-MAX_RESCUES = 3
+MAX_RESCUES = 3  # in a row without a new outcome; one more, and the job is poison
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +187,10 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Numbered:
-    """The last report that was applied, with its answer, for the repeat of it."""
+    """The last report that was applied, to know a repeat of it by."""
 
     fence: int = 0
     number: int = 0
-    answer: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ def report(turn: Turn, command: Report) -> Holding:
     if command.fence == last.fence and command.number <= last.number:
         gone = job.fence != command.fence or job.state.terminal
         return Holding(job, turn.instance, turn.now, turn.around.target_url, gone=gone, keys_absent=turn.keys_absent())
-    check_fence(turn, job, command)
+    check_fence(job, command)
     _check_number(job, command)
     turn.put(job, last_report=Numbered(command.fence, command.number))
     return _Reading(turn, command).apply()
@@ -207,9 +207,7 @@ class _Reading:
                 # A step that wants its slot empty has no key: it is only done again.
                 anew = step.slot if step.wants is Wants.PRESENT else None
                 key = new_key(turn, anew, self.job.generation) if anew else None
-                turn.put_step(
-                    job_id, step, state=state, phase=Phase.DO, effect_key=key, retry_at=None, deadline=step.deadline
-                )
+                turn.put_step(job_id, step, state=state, phase=Phase.DO, effect_key=key, retry_at=None)
             case _:
                 assert_never(step.phase)
 
