@@ -1,17 +1,17 @@
-"""How instances, jobs, steps and leases become rows, and rows become them again."""
+"""How instances, jobs, steps and leases become rows, and rows become them again, with what surrounds them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import asyncpg
 
 from spectrum.core.errors import Failure
 from spectrum.core.ids import PlacementId
-from spectrum.core.jobs.model import Effect, Instance, Job, Lease, Numbered, Owner, Spec, Step, Waiting
+from spectrum.core.jobs.model import Effect, Instance, Job, Lease, Numbered, Owner, Spec, Step, Surroundings, Waiting
 from spectrum.core.jobs.table import (
     Health,
     Hold,
@@ -197,6 +197,16 @@ def lease_of(row: Row) -> Lease:
         claim_answer=tuple((job_id, fence) for job_id, fence in row["claim_answer"]),
         ended_at=row["ended_at"],
         ended_for=row["end_reason"] or "",
+    )
+
+
+def surroundings_of(row: Row, now: datetime) -> Surroundings:
+    return Surroundings(
+        now=now,
+        epoch=row["epoch"],
+        lost=row["lost"] or timedelta(0),
+        braked=row["brake"] or "",
+        target_url=row["url"],
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -287,7 +287,7 @@ class _Loading:
         organizations = sorted({instance.organization_id for instance in instances})
         found = {r["target_id"]: r for r in await self.connection.fetch(_SURROUNDINGS, targets, organizations)}
         now: datetime = max(row["now"] for row in found.values())
-        return {instance.id: _surroundings(found[instance.target_id], now) for instance in instances}
+        return {instance.id: rows.surroundings_of(found[instance.target_id], now) for instance in instances}
 
     async def _outlines(
         self,
@@ -306,13 +306,3 @@ class _Loading:
         return {
             r["id"]: Outline.from_json(r["outline"][wanted[r["id"]]]) for r in found if wanted[r["id"]] in r["outline"]
         }
-
-
-def _surroundings(row: asyncpg.Record, now: datetime) -> Surroundings:
-    return Surroundings(
-        now=now,
-        epoch=row["epoch"],
-        lost=row["lost"] or timedelta(0),
-        braked=row["brake"] or "",
-        target_url=row["url"],
-    )
