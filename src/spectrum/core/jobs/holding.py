@@ -7,6 +7,7 @@ from typing import Any
 
 from spectrum.core import instances
 from spectrum.core.errors import ErrorClass, Failure, Problem
+from spectrum.core.ids import LeaseId
 from spectrum.core.jobs.commands import Claim, Done, Entry, Holding, Lose, Observe, Release, Report
 from spectrum.core.jobs.ending import close_as_unknown, move, promote_next, residue_of, turn_back
 from spectrum.core.jobs.model import MAX_RESCUES, Job, Step
@@ -44,7 +45,7 @@ def claim(turn: Turn, command: Claim) -> Holding:
         job = turn_back(turn, turn.jobs[job.id])
     turn.job_fact(turn.jobs[job.id], "claimed", worker_id=command.owner.worker_id, fence=job.fence, first=first)
     turn.entry("job.claimed", job.id, fence=job.fence, incarnation=command.owner.incarnation)
-    return Holding(turn.jobs[job.id], turn.instance, turn.now, turn.around.target_url, keys_absent=turn.keys_absent())
+    return turn.holding(turn.jobs[job.id])
 
 
 def _may_be_claimed(turn: Turn, job: Job, command: Claim) -> None:
@@ -92,6 +93,10 @@ def check_fence(job: Job, command: Report | Release) -> None:
         raise Refused(Problem("stale-fence", detail), evidence)
     if job.owner.lease_id != command.lease_id:
         raise Refused(Problem("forbidden", f"Your lease does not hold job {job.id}."), evidence)
+
+
+def lease_ended(lease_id: LeaseId) -> Problem:
+    return Problem("not-allowed-now", f"Lease {lease_id} has ended. Start a new incarnation.", extra={"lease": "ended"})
 
 
 def lose(turn: Turn, command: Lose) -> Done:

@@ -318,3 +318,8 @@ class Aggregate:
     jobs: Mapping[JobId, Job] = field(default_factory=dict)
     effects: Mapping[tuple[str, str], Effect] = field(default_factory=dict)
     outlines: Mapping[ReleaseId, Any] = field(default_factory=dict)
+
+
+def keys_absent(effects: Mapping[tuple[str, str], Effect]) -> tuple[tuple[str, str], ...]:
+    """(slot, effect key) of what is wanted absent."""
+    return tuple(sorted(place for place, effect in effects.items() if not effect.present))
