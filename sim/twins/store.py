@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from sim.hosts import EPOCH
 from sim.loop import SimLoop
+from sim.marks import declare, sometimes
 from sim.twins.calls import Line
 from sim.twins.faults import Faults
 from spectrum.core.breakers import Breaker, BreakerState
@@ -42,6 +43,8 @@ T = TypeVar("T")
 
 CALL_TIMEOUT = 5.0  # seconds, as a driver's
 BUSY = "store busy"
+ROLLBACK = "store rollback"
+ROLLED_BACK = declare("a transaction was rolled back after its fold", "nobody may have been answered by then")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,9 @@ class Logged:
 
 @dataclass
 class MemoryDatabase:
-    """What is stored. `history` has every version of every job, for the invariants."""
+    """What is stored. `history` has every version of every job, for the invariants, with the command that made it where it was
+    the only one of its flush for this instance.
+    """
 
     epoch: int = 1
     instances: dict[InstanceId, Instance] = field(default_factory=dict)
@@ -187,7 +192,8 @@ class MemoryDatabase:
         instance = after.instance
         self.instances[instance.id] = instance
         self.effects[instance.id] = dict(after.effects)
-        command = batch.asked[0].command if len(batch.asked) == 1 else None
+        commands = [each.command for each in batch.asked if each.command.instance_id == instance.id]
+        command = commands[0] if len(commands) == 1 else None
         for job in after.jobs.values():
             before = self.jobs.get(job.id)
             if before is not job:
@@ -259,6 +265,8 @@ class MemoryStore:
         lease = database.leases.get(batch.claim.lease_id) if batch.claim else None
         loaded = database.load(batch.asked, lease, self._busy(batch.asked))
         folded = batch.fold(loaded)
+        if sometimes(ROLLED_BACK, self._faults.strikes(ROLLBACK)):
+            raise Unavailable("the server ended the transaction")
         database.write(batch, folded)
         SimLoop.current().changed()
         return folded.results
