@@ -14,7 +14,7 @@ from sim.twins.provider import MemoryTarget
 from sim.twins.store import MemoryDatabase, MemoryStore
 from sim.twins.wire import Unreachable, Wire
 from sim.world import Scenario, World
-from spectrum.control.dispatch import Caller, Dispatch, Held
+from spectrum.control.dispatch import Caller, Dispatch
 from spectrum.control.engine import Engine
 from spectrum.control.sweeper import Sweeper
 from spectrum.control.wakeups import Wakeups
@@ -221,9 +221,7 @@ class ControlPlane:
         claim_seen: int,
         held: Sequence[tuple[JobId, int]],
     ) -> Pulse:
-        listed = [Held(*pair) for pair in held]
-        pulse = await self.dispatch.beat(caller, incarnation.lease_id, incarnation.number, number, claim_seen, listed)
-        return Pulse(tuple((each.job_id, each.fence) for each in pulse.lost), pulse.cancels)
+        return await self.dispatch.beat(caller, incarnation.lease_id, incarnation.number, number, claim_seen, held)
 
     async def _report(self, caller: Caller, incarnation: Incarnation, news: News) -> Holding:
         report = Report(

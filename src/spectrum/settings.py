@@ -30,27 +30,17 @@ class SettingsError(SpectrumError):
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """The figures of DESIGN §4 and those that follow from them. Durations are seconds, sizes are bytes."""
+    """The figures of DESIGN §4 that more than one part goes by. Durations are seconds, sizes are bytes."""
 
     lease: float = 15.0
-    heartbeat: float = 5.0
     observation_interval: float = 10.0
-    settle_process: float = 2.0
-    settle_docker: float = 10.0
-    healing_jobs_per_hour: int = 20  # for each target
-    brake_share: float = 0.2  # of a target's instances that look broken
-    brake_floor: int = 5  # instances, below which the brake is left alone
-    rescues: int = 3  # without a new outcome, then the job is poison
-    join_token_life: float = 900.0
-    secret_answer_life: float = 3_600.0
     longest_wait: float = 60.0  # of a long poll
     body_limit: int = 2 * 1024 * 1024
-    step_output_limit: int = 16 * 1024
 
-    @classmethod
-    def for_lease(cls, seconds: float) -> Tuning:
-        """The defaults with another lease; three heartbeats fit into it."""
-        return cls(lease=seconds, heartbeat=seconds / 3)
+    @property
+    def heartbeat(self) -> float:
+        """Three of them fit into a lease."""
+        return self.lease / 3
 
 
 class LogFormat(StrEnum):
@@ -138,7 +128,7 @@ class ServerSettings(_Environment):
     database_url: Annotated[SecretStr, AfterValidator(_database)] | None = None
     bus: Bus = "poll"
     master_key_file: Path | None = None
-    lease_seconds: float = Field(default=15.0, ge=3, le=3_600)
+    lease_seconds: float = Field(default=Tuning().lease, ge=3, le=3_600)
     log_format: LogFormat = LogFormat.JSON
 
     @property
@@ -152,7 +142,7 @@ class ServerSettings(_Environment):
 
     @property
     def tuning(self) -> Tuning:
-        return Tuning.for_lease(self.lease_seconds)
+        return Tuning(lease=self.lease_seconds)
 
 
 class WorkerSettings(_Environment):

@@ -12,13 +12,13 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC
 from typing import Any, TextIO
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from spectrum.core.moments import stamp
 from spectrum.ports import Clock
 from spectrum.settings import LogFormat
 
@@ -101,7 +101,7 @@ def configure_logs(
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
-        _stamp(clock),
+        _dated(clock),
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
         redact,
@@ -144,12 +144,12 @@ def _rendering(log_format: LogFormat) -> list[Processor]:
     return [structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0)]
 
 
-def _stamp(clock: Clock) -> Processor:
-    def stamp(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        event["timestamp"] = clock.now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _dated(clock: Clock) -> Processor:
+    def dated(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event["timestamp"] = stamp(clock.now())
         return event
 
-    return stamp
+    return dated
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

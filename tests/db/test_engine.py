@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from spectrum.control.dispatch import Held
 from spectrum.core.breakers import THRESHOLD
 from spectrum.core.errors import Problem
 from spectrum.core.jobs.commands import (
@@ -166,7 +165,7 @@ async def test_what_a_heartbeat_does_not_list_is_taken_back(here: Ground) -> Non
     await here.engine.execute(here.create())
     lease = await here.dispatch.start(here.caller, "boot-1")
     held = await claim_one(here, lease)
-    pair = Held(held.job.id, held.job.fence)
+    pair = (held.job.id, held.job.fence)
 
     kept = await here.dispatch.beat(here.caller, lease.id, lease.incarnation, 1, 1, [pair])
     await here.dispatch.beat(here.caller, lease.id, lease.incarnation, 2, 1, [])
@@ -226,6 +225,7 @@ async def test_a_target_that_does_not_answer_is_left_alone_until_a_probe_and_its
                 actor="tester",
                 job_id=held.job.id,
                 lease_id=lease.id,
+                pool_id=here.caller.pool_id,
                 fence=held.job.fence,
                 until=held.at,
                 why=WaitsFor.BREAKER,

@@ -121,6 +121,7 @@ async def run(here: Ground, lease: Lease, held: Holding) -> Holding:
             actor="tester",
             job_id=held.job.id,
             lease_id=lease.id,
+            pool_id=here.caller.pool_id,
             fence=held.job.fence,
             number=number,
             outcomes=outcomes,

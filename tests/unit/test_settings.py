@@ -36,8 +36,6 @@ def test_without_variables_the_server_listens_on_this_machine_alone() -> None:
 def test_the_defaults_are_those_of_the_design() -> None:
     tuning = load(ServerSettings).tuning
     assert (tuning.lease, tuning.heartbeat, tuning.observation_interval) == (15, 5, 10)
-    assert (tuning.settle_process, tuning.settle_docker) == (2, 10)
-    assert (tuning.healing_jobs_per_hour, tuning.brake_share, tuning.brake_floor) == (20, 0.2, 5)
 
 
 def test_variables_are_read_by_the_part_they_belong_to(monkeypatch: pytest.MonkeyPatch) -> None:

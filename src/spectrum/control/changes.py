@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from spectrum.control.commands import Mutation, Reply
+from spectrum.control.commands import Mutation, Reply, key_reused
 from spectrum.core import ids
 from spectrum.core.access import Principal
-from spectrum.core.errors import Problem
 from spectrum.core.sealing import ENTROPY_BYTES, Context, Keyring, Sealed
 from spectrum.db.pools import Connection, Pool
 from spectrum.db.sql import query
@@ -112,10 +111,7 @@ class Changes:
         if row is None:
             return None
         if row["request_digest"] != mutation.request_digest:
-            detail = (
-                f"The Idempotency-Key {mutation.key!r} was used for another request. Use a new key for a new request."
-            )
-            raise Problem("idempotency-key-reused", detail)
+            raise key_reused(mutation.key)
         return Reply(row["status"], self._body(row, mutation), row["location"] or "", repeated=True)
 
     def _body(self, row: Row, mutation: Mutation) -> Mapping[str, Any] | None:
@@ -162,8 +158,3 @@ def _place(mutation: Mutation) -> Context:
 def own(principal: Principal) -> list[str]:
     """The scope of a principal's reading transaction."""
     return [principal.organization]
-
-
-def stamp(moment: datetime | None) -> str | None:
-    """RFC 3339, UTC, to the millisecond."""
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z") if moment else None

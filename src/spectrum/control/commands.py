@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from spectrum.core.access import Principal
+from spectrum.core.errors import Problem
 
 Row = TypeVar("Row")
 
@@ -22,6 +23,13 @@ class Mutation:
     request_digest: str  # of the canonical body
     request_id: str
     traceparent: str = ""
+
+
+def key_reused(key: str) -> Problem:
+    return Problem(
+        "idempotency-key-reused",
+        f"The Idempotency-Key {key!r} was used for another request. Use a new key for a new request.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

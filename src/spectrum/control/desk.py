@@ -11,7 +11,7 @@ from typing import Any
 
 from spectrum.control.calls import Calls
 from spectrum.control.changes import Changes
-from spectrum.control.dispatch import Caller, Dispatch, Held, lease_ended
+from spectrum.control.dispatch import Caller, Dispatch
 from spectrum.control.secrets import CellKeys, seal_to
 from spectrum.control.streams import Streams
 from spectrum.control.wakeups import Wakeups, within
@@ -21,6 +21,7 @@ from spectrum.core import signing
 from spectrum.core.errors import Problem
 from spectrum.core.ids import JobId, LeaseId
 from spectrum.core.jobs.commands import Holding, Release, Report
+from spectrum.core.jobs.holding import lease_ended
 from spectrum.core.jobs.store import Store
 from spectrum.core.sealing import Context, Sealed
 from spectrum.core.signing import Call
@@ -207,11 +208,10 @@ class Desk:
 
     async def _heartbeat(self, visit: Visit) -> Pulse:
         asked: wire.Heartbeat = wire.decode(wire.Heartbeat, visit.body)
-        held = [Held(JobId(job_id), fence) for job_id, fence in asked.held]
-        pulse = await self.dispatch.beat(
+        held = [(JobId(job_id), fence) for job_id, fence in asked.held]
+        return await self.dispatch.beat(
             visit.caller({}), visit.lease_id, asked.incarnation, asked.number, asked.claim_seen, held
         )
-        return Pulse(tuple((each.job_id, each.fence) for each in pulse.lost), pulse.cancels)
 
     async def _report(self, visit: Visit) -> Holding:
         news: News = wire.decode(News, visit.body)

@@ -13,9 +13,11 @@ from spectrum.core import ids
 from spectrum.core.errors import Problem
 from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId, WorkerId
 from spectrum.core.jobs.commands import Claim, Done, Holding, Lose, Release, Report
+from spectrum.core.jobs.holding import lease_ended
 from spectrum.core.jobs.model import Lease, Owner
 from spectrum.core.jobs.store import Candidate, ClaimOf, Owned, Store
 from spectrum.ports import Clock, Entropy
+from spectrum.transports.protocol import Pulse
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +32,6 @@ class Caller:
     @property
     def actor(self) -> str:
         return f"worker:{self.worker_id}"
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A job as its holder names it."""
-
-    job_id: JobId
-    fence: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pulse:
-    """The answer to a heartbeat: pairs that are lost, and jobs that are to be cancelled."""
-
-    lost: tuple[Held, ...]
-    cancels: tuple[JobId, ...]
 
 
 @dataclass
@@ -108,9 +94,15 @@ class Dispatch:
         return await self.store.claimable(caller.pool_id, caller.operations, want * 2 + 4, alone)
 
     async def beat(
-        self, caller: Caller, lease_id: LeaseId, incarnation: int, number: int, claim_seen: int, held: Sequence[Held]
+        self,
+        caller: Caller,
+        lease_id: LeaseId,
+        incarnation: int,
+        number: int,
+        claim_seen: int,
+        held: Sequence[tuple[JobId, int]],
     ) -> Pulse:
-        """Keep the lease alive, and compare what the worker holds with what it was given (DESIGN §3.6).
+        """Keep the lease alive, and compare what the worker holds, (job, fence), with what it was given (DESIGN §3.6).
 
         What was granted up to the last claim whose answer arrived, and is not listed, never arrived: it is taken back.
         """
@@ -119,11 +111,11 @@ class Dispatch:
             raise lease_ended(lease_id)
         if not beat.fresh:
             return Pulse((), ())
-        listed = {(each.job_id, each.fence) for each in held}
+        listed = set(held)
         owned = {(each.job_id, each.fence) for each in beat.owned}
         unlisted = [o for o in beat.owned if (o.job_id, o.fence) not in listed and o.claim <= claim_seen]
         await self.lose_all(unlisted, "its worker does not hold it")
-        lost = tuple(each for each in held if (each.job_id, each.fence) not in owned)
+        lost = tuple(pair for pair in held if pair not in owned)
         return Pulse(lost, tuple(o.job_id for o in beat.owned if o.cancelling and (o.job_id, o.fence) in listed))
 
     async def report(self, report: Report) -> Holding:
@@ -159,7 +151,3 @@ class Dispatch:
                 return False
             raise
         return isinstance(answer, Done) and answer.changed
-
-
-def lease_ended(lease_id: LeaseId) -> Problem:
-    return Problem("not-allowed-now", f"Lease {lease_id} has ended. Start a new incarnation.", extra={"lease": "ended"})

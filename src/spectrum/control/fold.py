@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from spectrum.control.commands import key_reused
 from spectrum.core.breakers import Breaker
 from spectrum.core.errors import Problem
 from spectrum.core.ids import InstanceId, TargetId
@@ -21,7 +22,8 @@ from spectrum.core.jobs.commands import (
     Submit,
 )
 from spectrum.core.jobs.decide import Decision, decide
-from spectrum.core.jobs.model import Aggregate, Lease, Surroundings
+from spectrum.core.jobs.holding import lease_ended
+from spectrum.core.jobs.model import Aggregate, Lease, Surroundings, keys_absent
 from spectrum.core.jobs.store import (
     DEFERRED,
     Asked,
@@ -85,7 +87,11 @@ class _Folding:
         if position in self.loaded.busy_keys or command.instance_id in self.loaded.busy:
             return DEFERRED
         if asked.keyed is not None and (known := self._known(position, asked.keyed)):
-            return known.answer if known.request_digest == asked.keyed.request_digest else _reused(asked.keyed.key)
+            return (
+                known.answer
+                if known.request_digest == asked.keyed.request_digest
+                else Rejection(key_reused(asked.keyed.key))
+            )
         name = (command.organization_id, asked.name) if asked.name else None
         if position in self.loaded.taken or name in self.named:
             return Rejection(Problem("not-allowed-now", f"There is already an instance named {asked.name}."))
@@ -141,19 +147,14 @@ class _Folding:
         self.consequences.setdefault(instance_id, []).append(decision.consequences)
 
 
-def _reused(key: str) -> Rejection:
-    detail = f"The Idempotency-Key {key!r} was used for another request. Use a new key for a new request."
-    return Rejection(Problem("idempotency-key-reused", detail))
-
-
 def _claiming(loaded: Loaded, catalog: Catalog, asked: Sequence[Asked], claim: ClaimOf) -> Folded:
     """A claim: the lease must live, the number must be the next one, and a repeat gets the same answer."""
-    folding_ = _Folding(loaded, catalog)
+    folding = _Folding(loaded, catalog)
     lease = loaded.lease
     if lease is None or not lease.live or lease.incarnation != claim.incarnation:
-        return folding_.folded(tuple(_lease_is_over(claim) for _ in asked))
+        return folding.folded(tuple(Rejection(lease_ended(claim.lease_id)) for _ in asked))
     if claim.number <= lease.claim:
-        return folding_.folded(tuple(_held_again(loaded, lease, each, claim) for each in asked))
+        return folding.folded(tuple(_held_again(loaded, lease, each, claim) for each in asked))
     results: list[Result] = []
     granted: list[tuple[str, int]] = []
     for position, each in enumerate(asked):
@@ -162,23 +163,18 @@ def _claiming(loaded: Loaded, catalog: Catalog, asked: Sequence[Asked], claim: C
             results.append(DEFERRED)
             continue
         command = replace(command, holds_others=command.holds_others or bool(granted))
-        result = folding_.one(position, replace(each, command=command))
+        result = folding.one(position, replace(each, command=command))
         if isinstance(result, Holding):
             granted.append((result.job.id, result.job.fence))
         results.append(result)
     renewed = replace(lease, claim=claim.number, claim_answer=tuple(granted))
-    return folding_.folded(tuple(results), renewed)
+    return folding.folded(tuple(results), renewed)
 
 
 def _claim_in(asked: Asked) -> Claim:
     if not isinstance(asked.command, Claim):
         raise TypeError(f"a batch of a claim holds claims alone, not {type(asked.command).__name__}")
     return asked.command
-
-
-def _lease_is_over(claim: ClaimOf) -> Rejection:
-    detail = f"Lease {claim.lease_id} has ended. Start a new incarnation."
-    return Rejection(Problem("not-allowed-now", detail, extra={"lease": "ended"}))
 
 
 def _held_again(loaded: Loaded, lease: Lease, asked: Asked, claim: ClaimOf) -> Result:
@@ -189,7 +185,5 @@ def _held_again(loaded: Loaded, lease: Lease, asked: Asked, claim: ClaimOf) -> R
     same = claim.number == lease.claim and job is not None and (job.id, job.fence) in lease.claim_answer
     if aggregate is None or job is None or not same or not job.owned:
         return Done(False)
-    absent = tuple(sorted(place for place, effect in aggregate.effects.items() if not effect.present))
-    return Holding(
-        job, aggregate.instance, loaded.now, loaded.around[command.instance_id].target_url, keys_absent=absent
-    )
+    url = loaded.around[command.instance_id].target_url
+    return Holding(job, aggregate.instance, loaded.now, url, keys_absent=keys_absent(aggregate.effects))

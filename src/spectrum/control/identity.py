@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from spectrum.control.changes import Changes, Transaction, own, stamp
+from spectrum.control.changes import Changes, Transaction, own
 from spectrum.control.commands import Listing, Mutation, Page, Reply
 from spectrum.core.access import (
     TOKEN_ENTROPY,
@@ -21,6 +21,7 @@ from spectrum.core.access import (
 )
 from spectrum.core.errors import Problem, Where
 from spectrum.core.ids import PLATFORM, OrganizationId
+from spectrum.core.moments import stamp
 from spectrum.db.pools import Pool
 from spectrum.db.sql import query
 from spectrum.db.visits import Row, looking_up, visiting

@@ -6,13 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from spectrum.control.changes import stamp
+from spectrum.core.access import Principal
+from spectrum.core.errors import Problem
 from spectrum.core.jobs.asking import MAX_WAITING
 from spectrum.core.jobs.model import Instance, Spec
 from spectrum.core.jobs.table import Hold, Lifecycle
+from spectrum.core.moments import stamp
 from spectrum.core.plan import Catalog, Operation
 from spectrum.db import rows
+from spectrum.db.pools import Connection
+from spectrum.db.sql import query
 from spectrum.db.visits import Row
+
+_FIND = query("instance_find")
 
 OPERATOR = "operator"  # the audience of outputs that are not for everybody
 FEW = 2
@@ -79,6 +85,14 @@ class InstanceView:
 
     def _may_see(self, output: Mapping[str, Any]) -> bool:
         return self.for_operators or output.get("audience") != OPERATOR
+
+
+async def find_instance(connection: Connection, principal: Principal, name_or_id: str) -> Row:
+    """The row of an instance in the principal's organization. Raises Problem `not-found`."""
+    row: Row | None = await connection.fetchrow(_FIND, principal.organization, name_or_id)
+    if row is None:
+        raise Problem("not-found", f"There is no instance {name_or_id!r}. See `spectrum instance list`.")
+    return row
 
 
 def instance_view(row: Row, catalog: Catalog, for_operators: bool) -> InstanceView:

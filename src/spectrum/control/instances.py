@@ -9,7 +9,7 @@ from typing import Any
 from spectrum.control.changes import Changes, own
 from spectrum.control.commands import Listing, Mutation, Page, Reply
 from spectrum.control.engine import Engine
-from spectrum.control.instance_views import InstanceView, instance_view, spec_in_force
+from spectrum.control.instance_views import InstanceView, find_instance, instance_view, spec_in_force
 from spectrum.control.jobs import Seen, accepted, keyed
 from spectrum.control.plans import Planned, planned
 from spectrum.control.specs import Choice, Order, check_desired_state, choose, complete, seal
@@ -256,14 +256,6 @@ class Instances:
             ).decode()
             for row in found
         }
-
-
-async def find_instance(connection: Connection, principal: Principal, name_or_id: str) -> Row:
-    """The row of an instance in the principal's organization. Raises Problem `not-found`."""
-    row: Row | None = await connection.fetchrow(_FIND, principal.organization, name_or_id)
-    if row is None:
-        raise Problem("not-found", f"There is no instance {name_or_id!r}. See `spectrum instance list`.")
-    return row
 
 
 def newest_version(catalog: Catalog, operation: str) -> int:

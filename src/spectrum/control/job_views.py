@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, assert_never
 
-from spectrum.control.changes import stamp
 from spectrum.core.errors import Failure
 from spectrum.core.ids import StepId
 from spectrum.core.jobs.model import Job, Step, Waiting
 from spectrum.core.jobs.table import JobState, Reason, StepState, WaitsFor
+from spectrum.core.moments import stamp
 from spectrum.core.plan import ready
 from spectrum.db import rows
 from spectrum.db.visits import Row

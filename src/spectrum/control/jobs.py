@@ -8,6 +8,7 @@ from datetime import timedelta
 from spectrum.control.changes import Changes, own
 from spectrum.control.commands import Listing, Mutation, Page, Reply
 from spectrum.control.engine import Engine
+from spectrum.control.instance_views import find_instance
 from spectrum.control.job_views import Attempts, Brake, JobView, Why, job_views
 from spectrum.control.wakeups import Wakeups, within
 from spectrum.core.access import Principal
@@ -26,7 +27,6 @@ _LIST_OF_INSTANCE = query("job_list_of_instance")
 _STEPS = query("steps_of_jobs")
 _ATTEMPTS = query("attempts_of_jobs")
 _OBSTACLE = query("job_obstacle")
-_INSTANCE = query("instance_find")
 
 NEWEST = "~"  # comes after every id
 SLOW_POLL = 1.0  # seconds: what a lost wake-up costs at most
@@ -57,8 +57,8 @@ class Jobs:
             if filters.instance is None:
                 rows = await connection.fetch(_LIST, *chosen)
             else:
-                instance = await _instance_id(connection, principal, filters.instance)
-                rows = await connection.fetch(_LIST_OF_INSTANCE, *chosen, instance)
+                instance = await find_instance(connection, principal, filters.instance)
+                rows = await connection.fetch(_LIST_OF_INSTANCE, *chosen, instance["id"])
             views = await _with_steps(connection, rows)
         return Listing.of(views, page, [row["id"] for row in rows])
 
@@ -119,13 +119,6 @@ async def _find(connection: Connection, principal: Principal, job_id: str) -> Jo
 async def _with_steps(connection: Connection, rows: list[Row]) -> list[JobView]:
     named = [row["id"] for row in rows]
     return job_views(rows, await connection.fetch(_STEPS, named), await connection.fetch(_ATTEMPTS, named))
-
-
-async def _instance_id(connection: Connection, principal: Principal, name_or_id: str) -> str:
-    row = await connection.fetchrow(_INSTANCE, principal.organization, name_or_id)
-    if row is None:
-        raise Problem("not-found", f"There is no instance {name_or_id!r}. See `spectrum instance list`.")
-    return str(row["id"])
 
 
 # ---- the answer to a command that was accepted

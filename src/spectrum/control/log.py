@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from spectrum.control.changes import own, stamp
+from spectrum.control.changes import own
 from spectrum.control.commands import Listing, Page
 from spectrum.core.access import Principal
 from spectrum.core.errors import Problem, Where
+from spectrum.core.moments import stamp
 from spectrum.db.pools import Pool
 from spectrum.db.sql import query
 from spectrum.db.visits import Row, visiting

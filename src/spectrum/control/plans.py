@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Any
 
 from spectrum.core.errors import Problem
@@ -132,8 +131,7 @@ def _steps_of(job_id: str, steps: list[Row]) -> tuple[Step, ...]:
 async def _around(connection: Connection, instance: Instance) -> Surroundings:
     targets, organizations = [instance.target_id], [instance.organization_id]
     row = (await connection.fetch(_SURROUNDINGS, targets, organizations))[0]
-    kind = row["url"].partition(":")[0]
-    return Surroundings(row["now"], row["epoch"], row["lost"] or timedelta(0), row["brake"] or "", kind)
+    return rows.surroundings_of(row, row["now"])
 
 
 async def _outlines(connection: Connection, aggregate: Aggregate, submit: Submit, kind: str) -> Mapping[Any, Outline]:

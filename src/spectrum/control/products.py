@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from spectrum.control.changes import Changes, Transaction, own, stamp
+from spectrum.control.changes import Changes, Transaction, own
 from spectrum.control.commands import Listing, Mutation, Page, Reply
 from spectrum.core.access import Principal
 from spectrum.core.errors import Problem, Where
+from spectrum.core.moments import stamp
 from spectrum.core.product import release as stored
 from spectrum.core.product.outline import outline
 from spectrum.core.product.publish import Reading, read_product

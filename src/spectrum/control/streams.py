@@ -18,6 +18,7 @@ from spectrum.control.wakeups import Wakeups, within
 from spectrum.core.access import Principal
 from spectrum.core.errors import Problem, Where
 from spectrum.core.ids import InstanceId, OrganizationId, PoolId, RequestId, WorkerId
+from spectrum.core.moments import stamp
 from spectrum.db.pools import Connection, Pool
 from spectrum.db.sql import query
 from spectrum.db.visits import Row, looking_up, visiting
@@ -280,7 +281,7 @@ class _Lines:
         try:
             return await anext(self.rest)
         except Problem as problem:
-            at = self.streams.clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            at = stamp(self.streams.clock.now())
             return {"at": at, "service": "", "stream": "spectrum", "text": problem.detail}
 
     async def aclose(self) -> None:

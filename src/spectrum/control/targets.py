@@ -7,11 +7,12 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from spectrum.control.changes import Changes, Transaction, own, stamp
+from spectrum.control.changes import Changes, Transaction, own
 from spectrum.control.commands import Listing, Mutation, Page, Reply
 from spectrum.core.access import Principal
 from spectrum.core.errors import Problem, Where
 from spectrum.core.ids import PLATFORM
+from spectrum.core.moments import stamp
 from spectrum.db.pools import Connection
 from spectrum.db.sql import query
 from spectrum.db.visits import Row, visiting

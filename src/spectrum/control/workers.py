@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from spectrum.control.changes import Changes, Transaction, own, stamp
+from spectrum.control.changes import Changes, Transaction, own
 from spectrum.control.commands import Listing, Mutation, Page, Reply
 from spectrum.control.targets import find_pool, find_target
 from spectrum.core.access import TOKEN_ENTROPY, Principal, TokenText, make_join_token, read_token
 from spectrum.core.errors import Problem
 from spectrum.core.ids import PLATFORM, OrganizationId, PoolId, WorkerId
+from spectrum.core.moments import stamp
 from spectrum.core.signing import public_key
 from spectrum.db.pools import Connection, Pool
 from spectrum.db.sql import query

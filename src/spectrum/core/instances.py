@@ -8,6 +8,7 @@ from typing import Any
 
 from spectrum.core.jobs.model import Instance
 from spectrum.core.jobs.table import Health, Lifecycle
+from spectrum.core.moments import stamp
 
 SIGHTINGS = 2  # equal ones in a row, before the health changes
 WATCHED = frozenset({Lifecycle.RUNNING, Lifecycle.STOPPED})
@@ -84,5 +85,5 @@ def since_when(before: Sequence[Condition], found: Sequence[Condition], now: dat
 
 def _dated(condition: Condition, before: Condition | None, now: datetime) -> Condition:
     same = before is not None and before["status"] == condition["status"] and before.get("since")
-    since = before["since"] if same and before else now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    since = before["since"] if same and before else stamp(now)
     return {**condition, "since": since}

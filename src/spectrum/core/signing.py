@@ -23,6 +23,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from spectrum.core.errors import Problem
+from spectrum.core.moments import stamp
 
 TAG_WORKER = "spectrum-worker"
 TAG_CELL = "spectrum-cell"
@@ -268,7 +269,7 @@ def replayed(number: int, now: datetime) -> Problem:
         "signature-replayed",
         f"Call number {number} was used already, or lies more than {WINDOW_SIZE} below the highest. "
         "Sign the call anew with the next number.",
-        extra={"server_time": _stamp(now)},
+        extra={"server_time": stamp(now)},
     )
 
 
@@ -358,9 +359,9 @@ def _read_times(parameters: Mapping[str, str | int], now: datetime) -> tuple[dat
     if not (created - now).total_seconds() <= WINDOW_SECONDS or now > expires:
         raise Problem(
             "signature-replayed",
-            f"The call was signed for {_stamp(created)} to {_stamp(expires)}; here it is {_stamp(now)}. "
+            f"The call was signed for {stamp(created)} to {stamp(expires)}; here it is {stamp(now)}. "
             "Set the offset to the server's time and sign anew.",
-            extra={"server_time": _stamp(now)},
+            extra={"server_time": stamp(now)},
         )
     nonce = str(parameters["nonce"])
     if _NUMBER.fullmatch(nonce) is None or int(nonce) > MAX_NUMBER:
@@ -369,7 +370,7 @@ def _read_times(parameters: Mapping[str, str | int], now: datetime) -> tuple[dat
 
 
 def _invalid(what: str, now: datetime | None = None) -> Problem:
-    extra = {} if now is None else {"server_time": _stamp(now)}
+    extra = {} if now is None else {"server_time": stamp(now)}
     return Problem("signature-invalid", f"The signature was refused: {what}.", extra=extra)
 
 
@@ -387,7 +388,3 @@ def _bytes_of(member: str) -> bytes:
 
 def _moment(seconds: str | int) -> datetime:
     return datetime.fromtimestamp(min(int(seconds), 253_402_300_799), UTC)
-
-
-def _stamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

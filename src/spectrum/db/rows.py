@@ -1,17 +1,18 @@
-"""How instances, jobs, steps and leases become rows, and rows become them again."""
+"""How instances, jobs, steps and leases become rows, and rows become them again, with what surrounds them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import asyncpg
 
+from spectrum.core.breakers import Breaker, BreakerState
 from spectrum.core.errors import Failure
 from spectrum.core.ids import PlacementId
-from spectrum.core.jobs.model import Effect, Instance, Job, Lease, Numbered, Owner, Spec, Step, Waiting
+from spectrum.core.jobs.model import Effect, Instance, Job, Lease, Numbered, Owner, Spec, Step, Surroundings, Waiting
 from spectrum.core.jobs.table import (
     Health,
     Hold,
@@ -198,6 +199,25 @@ def lease_of(row: Row) -> Lease:
         ended_at=row["ended_at"],
         ended_for=row["end_reason"] or "",
     )
+
+
+def surroundings_of(row: Row, now: datetime) -> Surroundings:
+    return Surroundings(
+        now=now,
+        epoch=row["epoch"],
+        lost=row["lost"] or timedelta(0),
+        braked=row["brake"] or "",
+        target_url=row["url"],
+        target_organization=row["organization_id"],
+        breaker=_breaker_of(row),
+    )
+
+
+def _breaker_of(row: Row) -> Breaker:
+    if row["breaker_state"] is None:
+        return Breaker()
+    state = BreakerState(row["breaker_state"])
+    return Breaker(state, row["failures"], row["openings"], row["opened_at"], row["retry_at"])
 
 
 # ---- writing: columns in the order in which the named query takes them. A list goes as text: arrays of arrays are flattened.

@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import asyncpg
 
-from spectrum.core.breakers import Breaker, BreakerState
 from spectrum.core.ids import InstanceId, PoolId, ReleaseId
 from spectrum.core.jobs.commands import Repeated
 from spectrum.core.jobs.model import Aggregate, Instance, Lease, Surroundings
@@ -288,7 +287,7 @@ class _Loading:
         organizations = sorted({instance.organization_id for instance in instances})
         found = {r["target_id"]: r for r in await self.connection.fetch(_SURROUNDINGS, targets, organizations)}
         now: datetime = max(row["now"] for row in found.values())
-        return {instance.id: _surroundings(found[instance.target_id], now) for instance in instances}
+        return {instance.id: rows.surroundings_of(found[instance.target_id], now) for instance in instances}
 
     async def _outlines(
         self,
@@ -307,22 +306,3 @@ class _Loading:
         return {
             r["id"]: Outline.from_json(r["outline"][wanted[r["id"]]]) for r in found if wanted[r["id"]] in r["outline"]
         }
-
-
-def _surroundings(row: asyncpg.Record, now: datetime) -> Surroundings:
-    return Surroundings(
-        now=now,
-        epoch=row["epoch"],
-        lost=row["lost"] or timedelta(0),
-        braked=row["brake"] or "",
-        target_url=row["url"],
-        target_organization=row["organization_id"],
-        breaker=_breaker(row),
-    )
-
-
-def _breaker(row: asyncpg.Record) -> Breaker:
-    if row["breaker_state"] is None:
-        return Breaker()
-    state = BreakerState(row["breaker_state"])
-    return Breaker(state, row["failures"], row["openings"], row["opened_at"], row["retry_at"])

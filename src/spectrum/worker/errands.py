@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from spectrum.core.errors import Fault, Problem, StaleFence
+from spectrum.core.moments import stamp
 from spectrum.core.observation import LogLine, Observed, condition_as_json
 from spectrum.ports import Clock, Spawner
 from spectrum.providers.protocol import Provider
@@ -210,8 +211,7 @@ async def _close(lines: AsyncIterator[LogLine]) -> None:
 def _as_json(line: LogLine) -> Mapping[str, Any]:
     # PostgreSQL keeps no NUL in JSON.
     text = line.text[:LINE_CHARACTERS].replace("\x00", "\ufffd")
-    at = line.at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return {"at": at, "service": line.service, "stream": line.stream, "text": text}
+    return {"at": stamp(line.at), "service": line.service, "stream": line.stream, "text": text}
 
 
 def sighting_of(look: Look, seen: Sequence[Observed]) -> Sighting:

@@ -73,7 +73,6 @@ class JobRun:
         self._attempts: dict[str, asyncio.Task[None]] = {}
         self._outcomes: list[Outcome] = []
         self._pauses: dict[str, float] = {}
-        self._checked_unwound = False
         self._reopen: tuple[str, ...] = ()
         self._verdict = Verdict.NONE
         self._wake = asyncio.Event()

@@ -10,7 +10,6 @@ from spectrum.core.jobs.commands import Closing, Hint
 from spectrum.core.jobs.model import Job, Step
 from spectrum.core.jobs.table import (
     TERMINAL,
-    Desired,
     Hold,
     JobState,
     JobTrigger,
@@ -313,11 +312,3 @@ def new_key(turn: Turn, slot: str, generation: int) -> str:
     number = turn.instance.slot_numbers.get(slot, 0) + 1
     turn.change_instance(slot_numbers={**turn.instance.slot_numbers, slot: number})
     return f"{slot.replace('/', '.')}.{generation}.{number}"
-
-
-def desired_lifecycle(desired: Desired) -> Lifecycle:
-    match desired:
-        case Desired.RUNNING:
-            return Lifecycle.RUNNING
-        case Desired.STOPPED:
-            return Lifecycle.STOPPED

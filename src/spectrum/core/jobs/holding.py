@@ -7,6 +7,7 @@ from typing import Any
 
 from spectrum.core import instances
 from spectrum.core.errors import ErrorClass, Failure, Problem
+from spectrum.core.ids import LeaseId
 from spectrum.core.jobs.commands import Claim, Done, Entry, Holding, Lose, Observe, Release, Report
 from spectrum.core.jobs.ending import close_as_unknown, move, promote_next, residue_of, turn_back
 from spectrum.core.jobs.model import MAX_RESCUES, Job, Step
@@ -45,7 +46,7 @@ def claim(turn: Turn, command: Claim) -> Holding:
         job = turn_back(turn, turn.jobs[job.id])
     turn.job_fact(turn.jobs[job.id], "claimed", worker_id=command.owner.worker_id, fence=job.fence, first=first)
     turn.entry("job.claimed", job.id, fence=job.fence, incarnation=command.owner.incarnation)
-    return Holding(turn.jobs[job.id], turn.instance, turn.now, turn.around.target_url, keys_absent=turn.keys_absent())
+    return turn.holding(turn.jobs[job.id])
 
 
 def _may_be_claimed(turn: Turn, job: Job, command: Claim) -> None:
@@ -77,7 +78,7 @@ def release(turn: Turn, command: Release) -> Done:
     """Hand the job back, not to be claimed before `until`. A stale one is refused with `stale-fence`."""
     job = turn.job(command.job_id)
     check_pool(job, command)
-    check_fence(turn, job, command)
+    check_fence(job, command)
     if command.why is WaitsFor.BREAKER:
         turn.dependency.append(False)
     job = move(turn, turn.put(job, not_before=command.until), JobTrigger.RELEASE)
@@ -98,7 +99,7 @@ def _refusal(job: Job, command: Report | Release) -> Entry:
     return Entry(command.actor, "call.refused", job.id, {"fence": command.fence, "current": job.fence})
 
 
-def check_fence(turn: Turn, job: Job, command: Report | Release) -> None:
+def check_fence(job: Job, command: Report | Release) -> None:
     """Only the holder under the present fence is heard; what another says is kept as evidence (P4)."""
     evidence = _refusal(job, command)
     if job.state.terminal and job.fence == command.fence:
@@ -108,6 +109,10 @@ def check_fence(turn: Turn, job: Job, command: Report | Release) -> None:
         raise Refused(Problem("stale-fence", detail), evidence)
     if job.owner.lease_id != command.lease_id:
         raise Refused(Problem("forbidden", f"Your lease does not hold job {job.id}."), evidence)
+
+
+def lease_ended(lease_id: LeaseId) -> Problem:
+    return Problem("not-allowed-now", f"Lease {lease_id} has ended. Start a new incarnation.", extra={"lease": "ended"})
 
 
 def lose(turn: Turn, command: Lose) -> Done:
@@ -147,7 +152,7 @@ def _tick(turn: Turn, job: Job) -> None:
             _unwinding_took_too_long(turn, job)
             return
     elif turn.passed(job, job.deadline):
-        move(turn, job, JobTrigger.DEADLINE, Reason.DEADLINE, _too_late(turn, job))
+        move(turn, job, JobTrigger.DEADLINE, Reason.DEADLINE, _too_late(job))
         return
     if job.owned and (late := _late_attempt(turn, job)):
         take_away(turn, job, f"attempt {late.attempt} of step {late.name} passed its deadline")
@@ -157,7 +162,7 @@ def _late_attempt(turn: Turn, job: Job) -> Step | None:
     return next((s for s in job.steps if s.outstanding and turn.passed(job, s.attempt_deadline)), None)
 
 
-def _too_late(turn: Turn, job: Job) -> Failure:
+def _too_late(job: Job) -> Failure:
     if job.state is JobState.WAITING:
         message = f"{job.operation} waited for its turn until its deadline."
     else:

@@ -39,7 +39,7 @@ from spectrum.core.jobs.table import (
 )
 
 EPOCH_SHIFT = 32
-MAX_RESCUES = 3
+MAX_RESCUES = 3  # in a row without a new outcome; one more, and the job is poison
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,3 +325,8 @@ class Aggregate:
     jobs: Mapping[JobId, Job] = field(default_factory=dict)
     effects: Mapping[tuple[str, str], Effect] = field(default_factory=dict)
     outlines: Mapping[ReleaseId, Any] = field(default_factory=dict)
+
+
+def keys_absent(effects: Mapping[tuple[str, str], Effect]) -> tuple[tuple[str, str], ...]:
+    """(slot, effect key) of what is wanted absent."""
+    return tuple(sorted(place for place, effect in effects.items() if not effect.present))

@@ -11,7 +11,7 @@ from spectrum.core import plan as plans
 from spectrum.core.breakers import BreakerState
 from spectrum.core.errors import ErrorClass, Failure, Problem
 from spectrum.core.jobs.commands import Closing, Holding, Intent, Outcome, Report, Result, Verdict
-from spectrum.core.jobs.ending import move, new_key, unwind_step
+from spectrum.core.jobs.ending import move, new_key, residue_of, unwind_step
 from spectrum.core.jobs.holding import change_health, check_fence, check_pool
 from spectrum.core.jobs.model import Attempt, Effect, Job, Numbered, Step
 from spectrum.core.jobs.table import (
@@ -41,8 +41,8 @@ def report(turn: Turn, command: Report) -> Holding:
     last = job.last_report
     if command.fence == last.fence and command.number <= last.number:
         gone = job.fence != command.fence or job.state.terminal
-        return Holding(job, turn.instance, turn.now, turn.around.target_url, gone=gone, keys_absent=turn.keys_absent())
-    check_fence(turn, job, command)
+        return turn.holding(job, gone=gone)
+    check_fence(job, command)
     _check_number(job, command)
     turn.put(job, last_report=Numbered(command.fence, command.number))
     return _Reading(turn, command).apply()
@@ -78,9 +78,7 @@ class _Reading:
         for intent in self.command.intents:
             if why := self._intent(intent):
                 self.refused[intent.step] = why
-        turn, job = self.turn, self.job
-        url = turn.around.target_url
-        return Holding(job, turn.instance, turn.now, url, self.refused, job.state.terminal, turn.keys_absent())
+        return self.turn.holding(self.job, self.refused, gone=self.job.state.terminal)
 
     # ---- outcomes
 
@@ -209,9 +207,7 @@ class _Reading:
                 # A step that wants its slot empty has no key: it is only done again.
                 anew = step.slot if step.wants is Wants.PRESENT else None
                 key = new_key(turn, anew, self.job.generation) if anew else None
-                turn.put_step(
-                    job_id, step, state=state, phase=Phase.DO, effect_key=key, retry_at=None, deadline=step.deadline
-                )
+                turn.put_step(job_id, step, state=state, phase=Phase.DO, effect_key=key, retry_at=None)
             case _:
                 assert_never(step.phase)
 
@@ -329,8 +325,7 @@ class _Reading:
         if not all(step.state in UNWOUND for step in job.steps):
             self.refused["unwound"] = "steps are still to be undone"
             return
-        residue = tuple(s.slot for s in job.steps if s.state is StepState.UNDO_FAILED and s.slot)
-        move(self.turn, self.turn.put(job, residue=tuple(dict.fromkeys(residue))), JobTrigger.UNWOUND)
+        move(self.turn, self.turn.put(job, residue=residue_of(job)), JobTrigger.UNWOUND)
 
     def _reopen(self) -> None:
         if self.job.state is not JobState.UNWINDING:

@@ -5,14 +5,14 @@ A `Turn` is local to one call of `decide`: the decision as a whole stays a pure 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from spectrum.core.errors import Problem
 from spectrum.core.ids import JobId
-from spectrum.core.jobs.commands import Closing, Command, Consequences, Entry, Fact, Hint, Secret
+from spectrum.core.jobs.commands import Closing, Command, Consequences, Entry, Fact, Hint, Holding, Secret
 from spectrum.core.jobs.model import (
     EPOCH_SHIFT,
     Aggregate,
@@ -23,6 +23,7 @@ from spectrum.core.jobs.model import (
     Step,
     Surroundings,
     Waiting,
+    keys_absent,
 )
 from spectrum.core.jobs.table import (
     ENDS_OWNERSHIP,
@@ -129,8 +130,10 @@ class Turn:
 
     # ---- what follows
 
-    def keys_absent(self) -> tuple[tuple[str, str], ...]:
-        return tuple(sorted(place for place, effect in self.effects.items() if not effect.present))
+    def holding(self, job: Job, refused: Mapping[str, str] | None = None, *, gone: bool = False) -> Holding:
+        """What the holder of `job` is told."""
+        absent = keys_absent(self.effects)
+        return Holding(job, self.instance, self.now, self.around.target_url, refused or {}, gone, absent)
 
     def fact(self, type_: str, **data: Any) -> None:
         sequence = self.instance.event_sequence + 1
