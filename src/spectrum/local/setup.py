@@ -53,6 +53,7 @@ def set_up(home: Home, report: Report, join: Callable[[], None]) -> Ready:
         enrol(home, client, report, join)
         bundles = publish_examples(client, report)
         instance = provide_demo(home, client, bundles, report)
+        await_all(client, report)
         password_file = str(home.demo_password) if home.demo_password.exists() else ""
         return Ready(home.api_url, instance.name, instance.url, str(home.token), password_file)
 
@@ -101,6 +102,29 @@ def provide_demo(home: Home, client: Client, bundles: tuple[Bundle, ...], report
     if instance.desired_state == "running" and instance.lifecycle == "running" and instance.hold == "none":
         _await_answer(client, instance)
     return instance
+
+
+def await_all(client: Client, report: Report) -> None:
+    """The instances that run come back after `down` with their worker: until then, what is known of their health is of before.
+
+    One that does not come back keeps nobody from working: it is named.
+    """
+    silent = [each for each in client.instances.list(lifecycle="running") if _should_answer(each)]
+    deadline = time.monotonic() + ANSWER_SECONDS
+    told = False
+    while silent := [each for each in silent if not _answers(each.url)]:
+        if time.monotonic() >= deadline:
+            names = ", ".join(each.name for each in silent)
+            report(f"Not answering yet: {names}. Look into it: spectrum instance logs {silent[0].name}")
+            return
+        if not told:
+            report(f"Waiting for {', '.join(each.name for each in silent)} to answer")
+            told = True
+        time.sleep(PAUSE)
+
+
+def _should_answer(instance: Instance) -> bool:
+    return instance.hold == "none" and instance.active_job_id is None and instance.url.startswith("http")
 
 
 def _password(home: Home) -> str:
