@@ -121,6 +121,9 @@ class SimRenderer:
     async def ask(self, holder: Holder, spec: Spec, endpoint: str) -> Answer:
         return Answer(200)
 
+    async def secrets(self, holder: Holder) -> tuple[str, ...]:
+        return ()
+
     async def describe(self, holder: Holder, spec: Spec, seen: Mapping[str, Observed]) -> Mapping[str, Any]:
         return {"services": [service_state(name, seen.get(f"{name}/container")) for name in ("db", "web")]}
 

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from spectrum.core.breakers import THRESHOLD
 from spectrum.core.errors import Problem
+from spectrum.core.ids import OrganizationId
 from spectrum.core.jobs.commands import (
     Answer,
+    Claim,
     Holding,
     Intent,
     Outcome,
+    Rejection,
     Release,
     Repeated,
     Report,
     Result,
     Submitted,
 )
-from spectrum.core.jobs.model import Lease
-from spectrum.core.jobs.store import Asked, Keyed
+from spectrum.core.jobs.model import Lease, Owner
+from spectrum.core.jobs.store import Asked, ClaimOf, Keyed
 from spectrum.core.jobs.table import JobState, Phase, StepState, WaitsFor
 from spectrum.core.plan import ready
 from tests.db.ground import Ground, ground
+from tests.db.rows import insert_row, make_id, rows_of
 from tests.postgres import Database
 
 pytestmark = pytest.mark.anyio
@@ -244,3 +249,83 @@ async def test_a_target_that_does_not_answer_is_left_alone_until_a_probe_and_its
 
     assert await here.admin.fetchval("SELECT state FROM breakers") == "closed"
     assert await here.admin.fetchval("SELECT down_total >= interval '1 hour' FROM targets")
+
+
+async def test_the_brake_of_one_organization_does_not_stop_another_in_the_same_transaction(here: Ground) -> None:
+    rows = rows_of("other-corp")
+    rows["targets"]["pool_id"] = here.caller.pool_id
+    rows["releases"]["outline"] = await here.admin.fetchval("SELECT outline FROM releases")
+    for table in ("organizations", "products", "releases", "targets"):
+        await insert_row(here.admin, table, rows[table])
+    other = OrganizationId(rows.organization_id)
+    theirs = replace(here, organization=other, target=rows["targets"]["id"], release=rows["releases"]["id"])
+    ours, neighbour = here.create(), theirs.create()
+    for submit in (ours, neighbour):
+        await here.engine.execute(submit)
+    lease = await here.dispatch.start(here.caller, "boot-1")
+    pulled = {"pulled_at": await here.admin.fetchval("SELECT clock_timestamp()"), "actor": "tester"}
+    brake = {"id": make_id("brk"), "organization_id": here.organization, "reach": "organization", "reason": "test"}
+    await insert_row(here.admin, "brakes", {**brake, **pulled})
+
+    owner = Owner(lease.id, here.caller.worker_id, lease.incarnation, 1)
+    claims = [
+        Claim(
+            id=each.job_id,
+            instance_id=each.instance_id,
+            organization_id=each.organization_id,
+            actor="tester",
+            job_id=each.job_id,
+            owner=owner,
+        )
+        for each in (ours, neighbour)
+    ]
+    of = ClaimOf(lease.id, here.caller.organization_id, lease.incarnation, 1, 2)
+    refused, granted = await here.engine.claim(claims, of)
+
+    assert isinstance(refused, Rejection)
+    assert "brake" in refused.problem.detail
+    assert isinstance(granted, Holding)
+
+
+async def test_poison_is_granted_alone(here: Ground) -> None:
+    first, second = here.create("one"), here.create("two")
+    for submit in (first, second):
+        await here.engine.execute(submit)
+    await here.admin.execute("UPDATE jobs SET alone = true WHERE id = $1", first.job_id)
+    lease = await here.dispatch.start(here.caller, "boot-1")
+
+    granted = await here.dispatch.claim(here.caller, lease.id, lease.incarnation, 1, 2, holds_others=False)
+
+    assert [held.job.id for held in granted] == [first.job_id]
+
+
+async def test_an_instance_whose_row_is_damaged_keeps_no_other_from_its_rescue_and_its_deadline(here: Ground) -> None:
+    """Both were held by a worker that is gone; the sweeper comes to the damaged one first."""
+    damaged, sound = here.create("damaged"), here.create("sound")
+    lease = await here.dispatch.start(here.caller, "boot-1")
+    for number, submit in enumerate((damaged, sound), 1):
+        await here.engine.execute(submit)
+        await claim_one(here, lease, number)
+    waiting = here.create("waiting")
+    await here.engine.execute(waiting)
+    await here.admin.execute("UPDATE instances SET requested = '{}' WHERE id = $1", damaged.instance_id)
+    await here.admin.execute("UPDATE jobs SET deadline = clock_timestamp() WHERE id <> $1", sound.job_id)
+    await here.admin.execute("UPDATE cell SET resumed_at = '-infinity'")
+    await here.admin.execute("UPDATE leases SET renewed_at = '-infinity'")
+
+    await here.sweeper.sweep()
+
+    states = {r["id"]: r["state"] for r in await here.admin.fetch("SELECT id, state FROM jobs")}
+    assert states == {damaged.job_id: "running", sound.job_id: "ready", waiting.job_id: "failed"}
+
+
+async def test_an_instance_whose_row_is_damaged_keeps_no_other_from_being_claimed(here: Ground) -> None:
+    damaged, sound = here.create("damaged"), here.create("sound")
+    for submit in (damaged, sound):
+        await here.engine.execute(submit)
+    await here.admin.execute("UPDATE instances SET requested = '{}' WHERE id = $1", damaged.instance_id)
+    lease = await here.dispatch.start(here.caller, "boot-1")
+
+    held = await claim_one(here, lease)
+
+    assert held.job.id == sound.job_id

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from spectrum.control.engine import Engine
 from spectrum.core import ids
 from spectrum.core.errors import Problem
@@ -18,6 +20,8 @@ from spectrum.core.jobs.model import Lease, Owner
 from spectrum.core.jobs.store import Candidate, ClaimOf, Owned, Store
 from spectrum.ports import Clock, Entropy
 from spectrum.transports.protocol import Pulse
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +132,17 @@ class Dispatch:
         await self.engine.execute(release)
 
     async def lose_all(self, owned: Sequence[Owned], why: str) -> None:
-        """Take jobs away from an owner that is lost. Those that have moved on meanwhile are left alone."""
+        """Take jobs away from an owner that is lost. Those that have moved on meanwhile are left alone.
+
+        One that can't be taken away holds up no other (P19): the sweeper comes back to it.
+        """
         for each in owned:
-            await self.lose(each.organization_id, each.instance_id, each.job_id, each.fence, why)
+            try:
+                await self.lose(each.organization_id, each.instance_id, each.job_id, each.fence, why)
+            except Problem:
+                raise
+            except Exception:
+                _log.exception("a job was not taken away as it should", job_id=each.job_id)
 
     async def lose(
         self, organization_id: OrganizationId, instance_id: InstanceId, job_id: JobId, fence: int, why: str

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import structlog
+
 from spectrum.control.fold import Folding
 from spectrum.core.errors import Problem, SpectrumError
 from spectrum.core.jobs.commands import Answer, Command, Hint, Rejection, Repeated
@@ -28,6 +30,8 @@ from spectrum.core.jobs.store import (
 )
 from spectrum.core.plan import Catalog
 from spectrum.ports import Clock, Spawner
+
+_log = structlog.get_logger(__name__)
 
 BATCH_LIMIT = 256
 DEFERRAL_PAUSE = 0.005  # seconds, where a whole flush was deferred
@@ -70,9 +74,28 @@ class Engine:
 
     async def claim(self, claims: Sequence[Command], of: ClaimOf) -> list[Answer | Repeated | Rejection]:
         """Claim several jobs for one lease, in the claims' own lane; what somebody else holds is left out."""
-        asked = tuple(Asked(command) for command in claims)
-        results = await self._commit(asked, of)
-        return [result for result in results if not isinstance(result, Deferred)]
+        results = await self._claim(tuple(Asked(command) for command in claims), of)
+        return [result for result in results or () if not isinstance(result, Deferred)]
+
+    async def _claim(self, asked: tuple[Asked, ...], of: ClaimOf) -> Sequence[Result] | None:
+        """What became of the claim; None where nothing was committed, because every one of `asked` breaks its transaction.
+
+        One that does so must not keep the pool from all others (P19): half of them is tried, then the other half, until a
+        transaction goes through. That uses the claim's number up; what was left out is there for the next.
+        """
+        try:
+            return await self._commit(asked, of)
+        except Unavailable:
+            raise
+        except Exception:
+            if len(asked) <= 1:
+                _log.exception(
+                    "a job can't be claimed", job_ids=[getattr(each.command, "job_id", "") for each in asked]
+                )
+                return None
+        middle = len(asked) // 2
+        claimed = await self._claim(asked[:middle], of)
+        return claimed if claimed is not None else await self._claim(asked[middle:], of)
 
     # ---- flushing
 

@@ -157,15 +157,17 @@ def _claiming(loaded: Loaded, catalog: Catalog, asked: Sequence[Asked], claim: C
         return folding.folded(tuple(_held_again(loaded, lease, each, claim) for each in asked))
     results: list[Result] = []
     granted: list[tuple[str, int]] = []
+    full = False
     for position, each in enumerate(asked):
         command = _claim_in(each)
-        if len(granted) >= claim.want:
+        if full or len(granted) >= claim.want:
             results.append(DEFERRED)
             continue
         command = replace(command, holds_others=command.holds_others or bool(granted))
         result = folding.one(position, replace(each, command=command))
         if isinstance(result, Holding):
             granted.append((result.job.id, result.job.fence))
+            full = result.job.alone
         results.append(result)
     renewed = replace(lease, claim=claim.number, claim_answer=tuple(granted))
     return folding.folded(tuple(results), renewed)

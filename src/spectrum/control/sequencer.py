@@ -41,6 +41,9 @@ class Sequencer:
                 await self._lead_if_nobody_does()
             except (Unavailable, Problem, LeadLost) as error:
                 _log.info("the lead of the log ended", reason=str(error))
+            except Exception:
+                # Nobody else may lead before this copy lets go, and this one goes on: a mistake must not stop the log for good.
+                _log.exception("the lead of the log ended as it should not")
             await self.clock.sleep(RENEW_SECONDS * (0.5 + self.entropy.uniform()))
 
     async def _lead_if_nobody_does(self) -> None:

@@ -41,6 +41,9 @@ class Sweeper:
                 await self.sweep()
             except (Unavailable, Problem) as error:
                 _log.warning("sweep failed; it is tried again", error=str(error))
+            except Exception:
+                # Nobody else does what it does: it ends with its process, whatever else it meets (P1).
+                _log.exception("sweep failed as it should not; it is tried again")
             await self.clock.sleep(self.period * (0.8 + 0.4 * self.entropy.uniform()))
 
     async def sweep(self) -> None:
@@ -66,6 +69,8 @@ class Sweeper:
             if problem.slug == "unavailable":
                 raise
             _log.info("sweep refused", instance_id=command.instance_id, problem=problem.slug, detail=problem.detail)
+        except Exception:
+            _log.exception("sweep of an instance failed as it should not", instance_id=command.instance_id)
 
     def _purge(self, candidate: Candidate) -> Submit:
         return Submit(

@@ -34,6 +34,8 @@ class Upkeep:
                 await self.once()
             except (Unavailable, Problem) as error:
                 _log.warning("upkeep failed; it is tried again", error=str(error))
+            except Exception:
+                _log.exception("upkeep failed as it should not; it is tried again")
             await self.clock.sleep(self.period * (0.5 + self.entropy.uniform()))
 
     async def once(self) -> None:

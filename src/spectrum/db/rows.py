@@ -208,7 +208,7 @@ def surroundings_of(row: Row, now: datetime) -> Surroundings:
         lost=row["lost"] or timedelta(0),
         braked=row["brake"] or "",
         target_url=row["url"],
-        target_organization=row["organization_id"],
+        target_organization=row["target_organization"],
         breaker=_breaker_of(row),
     )
 

@@ -283,11 +283,12 @@ class _Loading:
     async def _around(self, instances: Sequence[Instance]) -> dict[InstanceId, Surroundings]:
         if not instances:
             return {}
-        targets = sorted({instance.target_id for instance in instances})
-        organizations = sorted({instance.organization_id for instance in instances})
-        found = {r["target_id"]: r for r in await self.connection.fetch(_SURROUNDINGS, targets, organizations)}
+        # By target and organization: on a shared target, what brakes one organization is nothing to the others.
+        places = sorted({(instance.target_id, instance.organization_id) for instance in instances})
+        surrounding = await self.connection.fetch(_SURROUNDINGS, [p[0] for p in places], [p[1] for p in places])
+        found = {(r["target_id"], r["organization_id"]): r for r in surrounding}
         now: datetime = max(row["now"] for row in found.values())
-        return {instance.id: rows.surroundings_of(found[instance.target_id], now) for instance in instances}
+        return {i.id: rows.surroundings_of(found[i.target_id, i.organization_id], now) for i in instances}
 
     async def _outlines(
         self,

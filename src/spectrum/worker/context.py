@@ -26,6 +26,9 @@ class Renderer(Protocol):
     async def ask(self, holder: Holder, spec: Spec, endpoint: str) -> Answer:
         """Ask a public endpoint at its health path."""
 
+    async def secrets(self, holder: Holder) -> tuple[str, ...]:
+        """The values of the instance's secrets, to be kept out of what is told of it."""
+
     async def describe(self, holder: Holder, spec: Spec, seen: Mapping[str, Observed]) -> Mapping[str, Any]:
         """Endpoints, outputs and services for the instance's record."""
 

@@ -150,7 +150,7 @@ class Worker:
     async def _claim(self, incarnation: Incarnation) -> None:
         number = 0
         while not self._draining:
-            want = self.capacity - len(self._runs)
+            want = self._room()
             granted = 0
             if want > 0:
                 number += 1
@@ -161,6 +161,12 @@ class Worker:
                     self._run(incarnation, holding)
             if granted < max(want, 1):
                 await self._poll(incarnation)
+
+    def _room(self) -> int:
+        """How many jobs more may be claimed: none beside one that has been the end of several workers."""
+        if any(run.job.alone for run in self._runs.values()):
+            return 0
+        return self.capacity - len(self._runs)
 
     async def _claim_once(self, incarnation: Incarnation, number: int, want: int) -> list[Holding]:
         tries = 0
@@ -196,6 +202,8 @@ class Worker:
         )
         provider = self.providers.get(holding.target_url)
         if provider is None:
+            # Before the next heartbeat, which would else say that it never arrived: a rescue.
+            self._foreign.add((holding.job.id, holding.job.fence))
             self.spawner.spawn(self._hand_back(incarnation, holding), f"hand back {holding.job.id}")
             return
         run = JobRun(means, provider, holding)
@@ -223,14 +231,12 @@ class Worker:
             WaitsFor.WORKER,
             f"a worker that was given {holding.target_url}",
         )
-        key = (job.id, job.fence)
-        self._foreign.add(key)
         try:
             await self.link.release(incarnation, handback)
         except (LinkDown, Problem) as error:
             _log.info("release was not heard", job_id=job.id, error=str(error))
         finally:
-            self._foreign.discard(key)
+            self._foreign.discard((job.id, job.fence))
 
     def _lose_all(self) -> None:
         for run in list(self._runs.values()):

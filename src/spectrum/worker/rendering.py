@@ -74,6 +74,9 @@ class ReleaseRenderer:
         services = [service_state(name, seen.get(f"{name}/container")) for name in sorted(rendered.services)]
         return {"outputs": {"values": values, "endpoints": endpoints}, "services": services}
 
+    async def secrets(self, holder: Holder) -> tuple[str, ...]:
+        return tuple((await self.link.secrets(holder.incarnation, _ref(holder))).values())
+
     # ---- what rendering needs
 
     async def _rendered(self, holder: Holder, spec: Spec, release: Release) -> Rendered:

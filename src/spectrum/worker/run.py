@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 
 from spectrum.core import plan as plans
+from spectrum.core.concealing import conceal, conceal_failure, withhold
 from spectrum.core.errors import ErrorClass, Failure, Fault, Problem, StaleFence
 from spectrum.core.jobs.commands import Holding, Intent, Outcome, Result, Verdict
 from spectrum.core.jobs.model import Instance, Job, Step
@@ -34,6 +35,8 @@ REFUSED_PAUSE = 1.0
 SURVEY_SECONDS = 30.0
 ATTEMPT_MARGIN = 0.85  # of an attempt's time: the worker gives up before the engine does
 UNDECIDED_SIGHTINGS = 3
+SECRETS_SECONDS = 5.0  # within which they are there, or what they might stand in is not told
+SAID = "tail"  # the member of an output that holds log lines
 
 _log = structlog.get_logger(__name__)
 
@@ -74,6 +77,7 @@ class JobRun:
         self._outcomes: list[Outcome] = []
         self._pauses: dict[str, float] = {}
         self._reopen: tuple[str, ...] = ()
+        self._secrets: tuple[str, ...] | None = None
         self._verdict = Verdict.NONE
         self._wake = asyncio.Event()
         self._take(self.holding)
@@ -267,7 +271,35 @@ class JobRun:
         return await self._tried(step, act, step.attempt_seconds * ATTEMPT_MARGIN)
 
     async def _tried(self, step: Step, act: Callable[[], Awaitable[Mapping[str, Any]]], seconds: float) -> Outcome:
-        """The outcome of `act`. Whatever it raises is classified; what it leaves open is a timeout."""
+        """The outcome of `act`, without a secret in it. Whatever it raises is classified; what it leaves open is a timeout."""
+        return await self._concealed(await self._outcome_of(step, act, seconds))
+
+    async def _concealed(self, outcome: Outcome) -> Outcome:
+        """What the instance's own programs said is evidence, and may hold what they were given (P18)."""
+        said = outcome.output.get(SAID)
+        if not said and not (outcome.failure and outcome.failure.evidence):
+            return outcome
+        output: Mapping[str, Any]
+        try:
+            async with asyncio.timeout(SECRETS_SECONDS):
+                secrets = await self._secret_values()
+        except (
+            Exception
+        ) as error:  # whatever it is: what can't be searched is not told, and the outcome must not wait for it
+            _log.info("evidence is withheld", job_id=self.job.id, step=outcome.step, error=type(error).__name__)
+            output = {name: value for name, value in outcome.output.items() if name != SAID}
+            return replace(outcome, output=output, failure=withhold(outcome.failure) if outcome.failure else None)
+        failure = conceal_failure(outcome.failure, secrets) if outcome.failure else None
+        output = {**outcome.output, SAID: conceal(said, secrets)} if said else outcome.output
+        return replace(outcome, output=output, failure=failure)
+
+    async def _secret_values(self) -> tuple[str, ...]:
+        """Fetched once a claim, and only where there is something to hide them in."""
+        if self._secrets is None:
+            self._secrets = await self.renderer.secrets(self)
+        return self._secrets
+
+    async def _outcome_of(self, step: Step, act: Callable[[], Awaitable[Mapping[str, Any]]], seconds: float) -> Outcome:
 
         def outcome(result: Result, **rest: Any) -> Outcome:
             return Outcome(step.name, step.phase, step.token, result, **rest)

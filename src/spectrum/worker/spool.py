@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import TypeAdapter
+import structlog
+from pydantic import TypeAdapter, ValidationError
 
 from spectrum.transports.protocol import News
 
 _news = TypeAdapter(News)
+_log = structlog.get_logger(__name__)
 
 
 class Spool(Protocol):
@@ -35,17 +37,31 @@ class DiskSpool:
     def put(self, news: News) -> None:
         path = self._path(news)
         draft = path.with_suffix(".tmp")
-        with draft.open("wb") as file:
-            file.write(_news.dump_json(news))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        try:
+            with draft.open("wb") as file:
+                file.write(_news.dump_json(news))
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        except OSError as error:
+            # What is spooled is evidence: a full disk is no reason to let go of the job, which is still reported from memory.
+            _log.warning("a report was not spooled", job_id=news.job_id, error=str(error))
 
     def drop(self, news: News) -> None:
         self._path(news).unlink(missing_ok=True)
 
     def all(self) -> Sequence[News]:
-        return [_news.validate_json(path.read_bytes()) for path in sorted(self._folder.glob("*.json"))]
+        return [news for path in sorted(self._folder.glob("*.json")) if (news := _read(path)) is not None]
 
     def _path(self, news: News) -> Path:
         return self._folder / f"{news.job_id}.{news.fence:020d}.{news.number:06d}.json"
+
+
+def _read(path: Path) -> News | None:
+    """None, and the file set aside, where it is no report (any more): one that can't be read holds up no other (P19)."""
+    try:
+        return _news.validate_json(path.read_bytes())
+    except ValidationError as error:
+        _log.warning("a spooled report is no good and was set aside", file=path.name, errors=error.error_count())
+        path.replace(path.with_suffix(".bad"))
+        return None

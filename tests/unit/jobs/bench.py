@@ -216,8 +216,10 @@ class Bench:
     ) -> Done:
         until = None if seconds is None else self.around.now + timedelta(seconds=seconds)
         job = self.active
-        place: dict[str, Any] = {"job_id": job.id, "lease_id": lease, "pool_id": pool, "fence": fence or job.fence}
-        return self._done(Release(**self._common(), **place, until=until))
+        under = fence or job.fence
+        return self._done(
+            Release(**self._common(), job_id=job.id, lease_id=lease, pool_id=pool, fence=under, until=until)
+        )
 
     def lose(self, job: Job | None = None, fence: int | None = None) -> Done:
         job = job or self.active

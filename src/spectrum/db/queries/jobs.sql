@@ -68,19 +68,19 @@ CROSS JOIN LATERAL (SELECT instance_id, id FROM placements WHERE placements.inst
 SELECT id, outline FROM releases WHERE id = ANY ($1);
 
 -- name: surroundings
--- What holds for jobs on these targets at this moment: the one clock, the cell, the target, and the brake that is on.
-SELECT t.id AS target_id, t.organization_id, t.url, clock.now, c.epoch, b.id AS brake,
+-- What holds at this moment for jobs of an organization on a target: the one clock, the cell, the target, and the brake that is on.
+SELECT t.id AS target_id, w.organization_id, t.organization_id AS target_organization, t.url, clock.now, c.epoch, b.id AS brake,
        c.lost_total + t.down_total + coalesce(clock.now - least(t.down_since, r.opened_at), '0') AS lost,
        r.state AS breaker_state, r.failures, r.openings, r.opened_at, r.retry_at
 FROM (SELECT greatest(clock_timestamp(), alive_at) AS now FROM cell) AS clock
 CROSS JOIN cell c
-CROSS JOIN unnest($1::text[]) AS w (id)
-JOIN targets t ON t.id = w.id
+CROSS JOIN unnest($1::text[], $2::text[]) AS w (target_id, organization_id)
+JOIN targets t ON t.id = w.target_id
 LEFT JOIN breakers r ON r.target_id = t.id AND r.call_kind = 'provider'
 LEFT JOIN LATERAL (
     SELECT id FROM brakes
     WHERE released_at IS NULL AND (until IS NULL OR until > clock.now)
-      AND (reach = 'everything' OR (reach = 'organization' AND organization_id = ANY ($2)) OR (reach = 'target' AND target_id = t.id))
+      AND (reach = 'everything' OR (reach = 'organization' AND organization_id = w.organization_id) OR (reach = 'target' AND target_id = t.id))
     ORDER BY id LIMIT 1) AS b ON true;
 
 -- name: breakers_keep

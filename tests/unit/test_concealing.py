@@ -1,0 +1,35 @@
+"""No secret in what is told of an instance, however its programs print it."""
+
+from __future__ import annotations
+
+from spectrum.core.concealing import conceal, conceal_failure
+from spectrum.core.errors import ErrorClass, Failure
+
+
+def test_a_secret_is_blotted_out_of_every_text_of_a_failure() -> None:
+    failure = Failure(
+        ErrorClass.INVALID,
+        "hook-failed",
+        "login as admin:hunter22 failed",
+        detail="hunter22",
+        evidence=("DSN=postgres://app:hunter22@db", "bye"),
+    )
+
+    told = conceal_failure(failure, ["hunter22"])
+
+    assert "hunter22" not in str(told.as_json())
+    assert told.evidence == ("DSN=postgres://app:[secret]@db", "bye")
+
+
+def test_a_secret_of_several_lines_is_found_line_by_line() -> None:
+    key = "-----BEGIN KEY-----\nMIIEvQIB\n-----END KEY-----"
+
+    assert conceal(["loading", "MIIEvQIB"], [key]) == ["loading", "[secret]"]
+
+
+def test_of_two_secrets_one_of_which_is_part_of_the_other_both_are_hidden() -> None:
+    assert conceal("pass pass-and-more", ["pass", "pass-and-more"]) == "[secret] [secret]"
+
+
+def test_what_is_too_short_to_tell_leaves_the_text_readable() -> None:
+    assert conceal({"n": 1, "text": "a banana"}, ["a"]) == {"n": 1, "text": "a banana"}
