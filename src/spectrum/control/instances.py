@@ -20,7 +20,7 @@ from spectrum.core.jobs.commands import Submit
 from spectrum.core.jobs.model import Instance, Spec
 from spectrum.core.jobs.store import Asked
 from spectrum.core.jobs.table import Desired, Lifecycle
-from spectrum.core.plan import Catalog
+from spectrum.core.plan import newest_version
 from spectrum.core.product.extension import Retention
 from spectrum.core.product.parameters import Value
 from spectrum.core.product.release import Release
@@ -255,10 +255,6 @@ class Instances:
             ).decode()
             for row in found
         }
-
-
-def newest_version(catalog: Catalog, operation: str) -> int:
-    return max((version for name, version in catalog if name == operation), default=1)
 
 
 async def _retention(connection: Connection, instance: Instance) -> dict[str, Any]:

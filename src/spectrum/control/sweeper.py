@@ -15,6 +15,7 @@ from spectrum.core.errors import Problem
 from spectrum.core.ids import JobId
 from spectrum.core.jobs.commands import Command, Submit, Tick
 from spectrum.core.jobs.store import Candidate, Store, Unavailable
+from spectrum.core.plan import newest_version
 from spectrum.ports import Clock, Entropy, new_id
 
 PAGE = 100
@@ -74,7 +75,7 @@ class Sweeper:
             actor="system:sweeper",
             job_id=JobId(new_id("job", self.clock.now(), self.entropy)),
             operation="purge",
-            operation_version=1,
+            operation_version=newest_version(self.engine.catalog, "purge"),
         )
 
 
