@@ -19,7 +19,6 @@ from spectrum.control.engine import Engine
 from spectrum.control.sweeper import Sweeper
 from spectrum.control.wakeups import Wakeups
 from spectrum.control.watch import observe
-from spectrum.core import ids
 from spectrum.core.errors import Problem
 from spectrum.core.ids import (
     InstanceId,
@@ -44,7 +43,7 @@ from spectrum.core.product.release import TargetKind
 from spectrum.core.product.resources import Base, Hook, PortRequest, Service, Volume
 from spectrum.operations import CATALOG
 from spectrum.operations.context import Answer
-from spectrum.ports import Tasks
+from spectrum.ports import Tasks, new_id
 from spectrum.providers.protocol import Provider, Resource, Strength
 from spectrum.transports.protocol import (
     Chunk,
@@ -356,7 +355,7 @@ class Vendor:
                 await self._submit(host, instance_id, self._choose(host, instance_id))
 
     async def _create(self, host: Host) -> InstanceId:
-        instance_id = InstanceId(ids.make("ins", host.clock.now(), host.entropy.token(10)))
+        instance_id = InstanceId(new_id("ins", host.clock.now(), host.entropy))
         await self._submit(host, instance_id, "create")
         return instance_id
 
@@ -377,7 +376,7 @@ class Vendor:
         self.system.answers[key] = []
         while True:
             # As the API does it: every request gets a job id of its own, the key makes them one job.
-            job_id = JobId(ids.make("job", host.clock.now(), host.entropy.token(10)))
+            job_id = JobId(new_id("job", host.clock.now(), host.entropy))
             submit = Submit(
                 id=job_id,
                 instance_id=instance_id,
@@ -432,7 +431,7 @@ def _new_instance(instance_id: InstanceId, name: str, host: Host, spec: Spec) ->
         name=name,
         target_id=TARGET,
         pool_id=POOL,
-        placement_id=PlacementId(ids.make("plc", host.clock.now(), host.entropy.token(10))),
+        placement_id=PlacementId(new_id("plc", host.clock.now(), host.entropy)),
         requested=spec,
     )
 

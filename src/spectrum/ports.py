@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
+from spectrum.core import ids
+
 T = TypeVar("T")
 
 
@@ -39,6 +41,11 @@ class Entropy(Protocol):
 
     def uniform(self) -> float:
         """A number in [0, 1), for jitter and sampling; it is no secret."""
+
+
+def new_id(prefix: str, moment: datetime, entropy: Entropy) -> str:
+    """A fresh id of this kind, of a moment (UTC)."""
+    return ids.make(prefix, moment, entropy.token(ids.ENTROPY_BYTES))
 
 
 class Spawner(Protocol):

@@ -81,7 +81,9 @@ def run(parts: tuple[str, ...] = (), bootstrap: str | None = None, new_epoch: bo
 
 async def _serve(settings: ServerSettings, parts: frozenset[str], token: str | None, new_epoch: bool) -> None:
     if settings.database_url is None:
-        raise ServerError("SPECTRUM_DATABASE_URL does not say where PostgreSQL is.")
+        raise ServerError(
+            "SPECTRUM_DATABASE_URL does not say where PostgreSQL is. Set it, such as to postgresql://user:password@host/name."
+        )
     keys = load_or_create(settings.master_key_path, SystemEntropy())
     urls = await _prepare(settings.database_url.get_secret_value(), keys, new_epoch)
     async with AsyncExitStack() as stack:

@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spectrum.api import problems
 from spectrum.api.services import Services
-from spectrum.core import ids
 from spectrum.core.errors import Problem
+from spectrum.ports import new_id
 from spectrum.telemetry import Trace, bound, new_trace, parse_traceparent
 
 _GIVEN_ID = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
@@ -108,7 +108,7 @@ class Edge:
         return request_id, parent.child(entropy) if parent else new_trace(entropy)
 
     def _new_id(self) -> str:
-        return ids.make("req", self._services.clock.now(), self._services.entropy.token(10))
+        return new_id("req", self._services.clock.now(), self._services.entropy)
 
     def _measure(self, scope: MutableMapping[str, Any], status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "(none)")

@@ -10,13 +10,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from spectrum.control.commands import Mutation, Reply, key_reused
-from spectrum.core import ids
 from spectrum.core.access import Principal
 from spectrum.core.sealing import ENTROPY_BYTES, Context, Keyring, Sealed
 from spectrum.db.pools import Connection, Pool
 from spectrum.db.sql import query
 from spectrum.db.visits import Row, visiting
-from spectrum.ports import Entropy
+from spectrum.ports import Entropy, new_id
 
 KEY_LIFE = timedelta(days=30)
 SECRET_LIFE = timedelta(hours=1)
@@ -43,7 +42,7 @@ class Transaction:
     entropy: Entropy
 
     def new_id(self, prefix: str) -> str:
-        return ids.make(prefix, self.now, self.entropy.token(10))
+        return new_id(prefix, self.now, self.entropy)
 
     async def audit(
         self,

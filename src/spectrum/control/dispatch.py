@@ -11,14 +11,13 @@ from dataclasses import dataclass
 import structlog
 
 from spectrum.control.engine import Engine
-from spectrum.core import ids
 from spectrum.core.errors import Problem
 from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId, WorkerId
 from spectrum.core.jobs.commands import Claim, Done, Holding, Lose, Release, Report
 from spectrum.core.jobs.holding import lease_ended
 from spectrum.core.jobs.model import Lease, Owner
 from spectrum.core.jobs.store import Candidate, ClaimOf, Owned, Store
-from spectrum.ports import Clock, Entropy
+from spectrum.ports import Clock, Entropy, new_id
 from spectrum.transports.protocol import Pulse
 
 _log = structlog.get_logger(__name__)
@@ -51,7 +50,7 @@ class Dispatch:
         """Open the next incarnation. What the older one held is lost, and goes on elsewhere."""
         now = self.clock.now()
         lease = Lease(
-            id=LeaseId(ids.make("lea", now, self.entropy.token(10))),
+            id=LeaseId(new_id("lea", now, self.entropy)),
             worker_id=caller.worker_id,
             organization_id=caller.organization_id,
             pool_id=caller.pool_id,

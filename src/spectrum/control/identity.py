@@ -125,7 +125,10 @@ class Identity:
         async with visiting(self.changes.pool, own(principal)) as connection:
             row = await connection.fetchrow(_ORGANIZATION_FIND, name_or_id)
         if row is None:
-            raise Problem("not-found", f"There is no organization {name_or_id!r} that you belong to.")
+            raise Problem(
+                "not-found",
+                f"There is no organization {name_or_id!r} that you belong to. See `spectrum organization list`.",
+            )
         return Organization(**row)
 
     async def create_organization(self, mutation: Mutation, name: str) -> Reply:
@@ -183,7 +186,9 @@ class Identity:
         async def work(change: Transaction) -> Reply:
             row = await change.connection.fetchrow(_TOKEN_REVOKE, token_id, owner, change.now)
             if row is None:
-                raise Problem("not-found", f"There is no token {token_id!r} in your organization.")
+                raise Problem(
+                    "not-found", f"There is no token {token_id!r} in your organization. See `spectrum token list`."
+                )
             await change.audit(owner, "token.revoke", row["id"], {"name": row["name"]})
             return Reply(204)
 

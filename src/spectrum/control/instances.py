@@ -13,7 +13,6 @@ from spectrum.control.instance_views import InstanceView, find_instance, instanc
 from spectrum.control.jobs import Seen, accepted, keyed
 from spectrum.control.plans import Planned, planned
 from spectrum.control.specs import Choice, Order, check_desired_state, choose, complete, seal
-from spectrum.core import ids
 from spectrum.core.access import Principal
 from spectrum.core.errors import Problem
 from spectrum.core.ids import InstanceId, JobId, PlacementId
@@ -21,7 +20,7 @@ from spectrum.core.jobs.commands import Submit
 from spectrum.core.jobs.model import Instance, Spec
 from spectrum.core.jobs.store import Asked
 from spectrum.core.jobs.table import Desired, Lifecycle
-from spectrum.core.plan import Catalog
+from spectrum.core.plan import newest_version
 from spectrum.core.product.extension import Retention
 from spectrum.core.product.parameters import Value
 from spectrum.core.product.release import Release
@@ -30,7 +29,7 @@ from spectrum.core.sealing import Context, Sealed
 from spectrum.db.pools import Connection
 from spectrum.db.sql import query
 from spectrum.db.visits import Row, visiting
-from spectrum.ports import Clock
+from spectrum.ports import Clock, new_id
 
 _FIND = query("instance_find")
 _LIST = query("instance_list")
@@ -214,7 +213,7 @@ class Instances:
         )
 
     def _new_id(self, prefix: str) -> str:
-        return ids.make(prefix, self.clock.now(), self.changes.entropy.token(10))
+        return new_id(prefix, self.clock.now(), self.changes.entropy)
 
     # ---- a PUT on what is there
 
@@ -256,10 +255,6 @@ class Instances:
             ).decode()
             for row in found
         }
-
-
-def newest_version(catalog: Catalog, operation: str) -> int:
-    return max((version for name, version in catalog if name == operation), default=1)
 
 
 async def _retention(connection: Connection, instance: Instance) -> dict[str, Any]:

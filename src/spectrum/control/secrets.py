@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
-from spectrum.core.sealing import KEY_BYTES, Context, Keyring
+from spectrum.core.sealing import KEY_BYTES, TO_WORKERS, Context, Keyring
 from spectrum.core.signing import Signer
 from spectrum.keyfile import KeyFileError, create_once, read_private
 from spectrum.ports import Entropy
@@ -54,10 +53,7 @@ def seal_to(public_key: bytes, secret: bytes, context: Context) -> bytes:
 
     The context goes into `info`, as RFC 9180 §8.1 asks of users of the single-shot interface.
     """
-    return _SUITE.encrypt(secret, X25519PublicKey.from_public_bytes(public_key), info=context.encoded())
-
-
-_SUITE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
+    return TO_WORKERS.encrypt(secret, X25519PublicKey.from_public_bytes(public_key), info=context.encoded())
 
 
 def _fresh(entropy: Entropy) -> str:

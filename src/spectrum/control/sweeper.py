@@ -11,12 +11,12 @@ import structlog
 
 from spectrum.control.dispatch import Dispatch
 from spectrum.control.engine import Engine
-from spectrum.core import ids
 from spectrum.core.errors import Problem
 from spectrum.core.ids import JobId
 from spectrum.core.jobs.commands import Command, Submit, Tick
 from spectrum.core.jobs.store import Candidate, Store, Unavailable
-from spectrum.ports import Clock, Entropy
+from spectrum.core.plan import newest_version
+from spectrum.ports import Clock, Entropy, new_id
 
 PAGE = 100
 
@@ -78,9 +78,9 @@ class Sweeper:
             instance_id=candidate.instance_id,
             organization_id=candidate.organization_id,
             actor="system:sweeper",
-            job_id=JobId(ids.make("job", self.clock.now(), self.entropy.token(10))),
+            job_id=JobId(new_id("job", self.clock.now(), self.entropy)),
             operation="purge",
-            operation_version=1,
+            operation_version=newest_version(self.engine.catalog, "purge"),
             if_purge_is_due=True,
         )
 

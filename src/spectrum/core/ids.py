@@ -26,6 +26,8 @@ RequestId = NewType("RequestId", str)
 
 PLATFORM = OrganizationId("org_00000000-0000-7000-8000-000000000000")  # owns what all organizations share
 
+ENTROPY_BYTES = 10  # that an id is made of beside its moment
+
 PREFIXES = {
     "org": OrganizationId,
     "ins": InstanceId,
@@ -50,11 +52,11 @@ _PATTERN = re.compile(r"([a-z]{3})_([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][
 
 
 def make(prefix: str, moment: datetime, entropy: bytes) -> str:
-    """An id of kind `prefix` from a moment (UTC) and at least ten random bytes (RFC 9562, §5.7)."""
+    """An id of kind `prefix` from a moment (UTC) and at least `ENTROPY_BYTES` random bytes (RFC 9562, §5.7)."""
     if prefix not in PREFIXES:
         raise ValueError(f"unknown id prefix {prefix!r}")
     milliseconds = int(moment.timestamp() * 1000)
-    random_bits = int.from_bytes(entropy[:10], "big")
+    random_bits = int.from_bytes(entropy[:ENTROPY_BYTES], "big")
     value = (milliseconds & (2**48 - 1)) << 80
     value |= 0x7 << 76
     value |= (random_bits >> 62 & 0xFFF) << 64

@@ -122,6 +122,11 @@ class Operation:
 Catalog = Mapping[tuple[str, int], Operation]
 
 
+def newest_version(catalog: Catalog, operation: str) -> int:
+    """The version that a new job gets; 1 where the operation is not there at all, which is then refused."""
+    return max((version for name, version in catalog if name == operation), default=1)
+
+
 def step_id(job_id: str, name: str) -> StepId:
     """Derived from job and name, so that planning needs no chance: the same plan gives the same ids."""
     entropy = hashlib.sha256(f"{job_id}/{name}".encode()).digest()

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from spectrum.core.errors import SpectrumError
@@ -23,6 +24,9 @@ NONCE_BYTES = 12
 TAG_BYTES = 16
 ENTROPY_BYTES = KEY_BYTES + 2 * NONCE_BYTES
 REWRAP_ENTROPY_BYTES = NONCE_BYTES
+
+TO_WORKERS = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
+"""What a secret travels to a worker in: base mode, with the context as `info` (RFC 9180)."""
 
 _VERSION = b"\x01"
 _WRAPPED = NONCE_BYTES + KEY_BYTES + TAG_BYTES

@@ -127,7 +127,7 @@ async def settle_epoch(owner: Connection, *, new_epoch: bool = False, signing_ke
         if now["in_recovery"]:
             raise BootstrapError("This PostgreSQL is a standby in recovery: name the primary in SPECTRUM_DATABASE_URL.")
         identity = (now["system_identifier"], now["timeline"], now["database_oid"])
-        cell_id = ids.make("cel", datetime.now(UTC), secrets.token_bytes(10))
+        cell_id = ids.make("cel", datetime.now(UTC), secrets.token_bytes(ids.ENTROPY_BYTES))
         await owner.execute(_CREATE, cell_id, *identity)
         row = await _one(owner, _FOR_UPDATE)
         stored = (row["system_identifier"], row["timeline"], row["database_oid"])

@@ -223,7 +223,7 @@ def _breaker_of(row: Row) -> Breaker:
 # ---- writing: columns in the order in which the named query takes them. A list goes as text: arrays of arrays are flattened.
 
 
-def _as_json(failure: Failure | None) -> Mapping[str, Any] | None:
+def failure_json(failure: Failure | None) -> Mapping[str, Any] | None:
     return failure.as_json() if failure else None
 
 
@@ -339,7 +339,7 @@ JOBS_UPDATE: tuple[Column[Job], ...] = (
     lambda j: j.last_report.fence,
     lambda j: j.last_report.number,
     lambda j: j.reason,
-    lambda j: _as_json(j.failure),
+    lambda j: failure_json(j.failure),
     lambda j: json.dumps(list(j.residue)),
     lambda j: dict(j.baseline),
     lambda j: j.plan_hash,
@@ -396,7 +396,7 @@ STEPS_UPDATE: tuple[Column[Step], ...] = (
     lambda s: s.retry_at,
     lambda s: s.attempt_deadline,
     lambda s: s.deadline,
-    lambda s: _as_json(s.failure),
+    lambda s: failure_json(s.failure),
     lambda s: dict(s.output),
 )
 

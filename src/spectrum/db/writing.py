@@ -197,7 +197,7 @@ _ATTEMPT_COLUMNS: tuple[rows.Column[tuple[Attempt, Instance]], ...] = (
     lambda r: r[0].token,
     lambda r: r[0].worker_id,
     lambda r: r[0].outcome,
-    lambda r: r[0].failure.as_json() if r[0].failure else None,
+    lambda r: rows.failure_json(r[0].failure),
     lambda r: r[0].intent_at,
     lambda r: r[0].outcome_at,
 )
@@ -208,7 +208,7 @@ _CLOSING_COLUMNS: tuple[rows.Column[tuple[Closing, str]], ...] = (
     lambda r: r[0].number,
     lambda r: r[0].outcome,
     lambda r: r[0].at,
-    lambda r: r[0].failure.as_json() if r[0].failure else None,
+    lambda r: rows.failure_json(r[0].failure),
 )
 
 

@@ -12,16 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from spectrum.core.sealing import Context, SealError
+from spectrum.core.sealing import TO_WORKERS, Context, SealError
 from spectrum.core.signing import Signer
 from spectrum.keyfile import KeyFileError, create_once, read_private
 from spectrum.ports import Entropy
-
-_SUITE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,7 @@ class WorkerKeys:
     def open(self, sealed: bytes, context: Context) -> bytes:
         """A secret that the control plane sealed to this worker for this place. Raises SealError."""
         try:
-            return _SUITE.decrypt(sealed, self.seal, info=context.encoded())
+            return TO_WORKERS.decrypt(sealed, self.seal, info=context.encoded())
         except (InvalidTag, ValueError):
             raise SealError(
                 f"The secret {context.name} of {context.id} was not sealed to this worker, or was altered on its way."

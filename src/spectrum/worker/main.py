@@ -56,7 +56,9 @@ def run(targets: tuple[str, ...] = ()) -> None:
     if not chosen:
         raise WorkerError("No target was given. Run: spectrum worker run --target process:///srv/spectrum")
     if settings.url is None:
-        raise WorkerError("SPECTRUM_URL does not say where the control plane is.")
+        raise WorkerError(
+            "SPECTRUM_URL does not say where the control plane is. Set it, such as to https://spectrum.example."
+        )
     asyncio.run(_work(settings, settings.url, chosen))
 
 

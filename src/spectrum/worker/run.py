@@ -34,9 +34,12 @@ RELEASE_AFTER = 20.0  # seconds of waiting that are better spent without holding
 REFUSED_PAUSE = 1.0
 SURVEY_SECONDS = 30.0
 ATTEMPT_MARGIN = 0.85  # of an attempt's time: the worker gives up before the engine does
+ABSENT_SIGHTINGS = 2
 UNDECIDED_SIGHTINGS = 3
 SECRETS_SECONDS = 5.0  # within which they are there, or what they might stand in is not told
 SAID = "tail"  # the member of an output that holds log lines
+FENCE_TRIES = 3
+UNWOUND_CHECK = "(unwound)"  # stands among the attempts, and is no step's name
 
 _log = structlog.get_logger(__name__)
 
@@ -126,7 +129,7 @@ class JobRun:
     async def _deliver_fence(self) -> bool:
         """The first act of a claim: only then may what is observed be believed (DESIGN §3.15)."""
         trouble = ""
-        for tries in range(3):
+        for tries in range(FENCE_TRIES):
             try:
                 await self._survey()
             except StaleFence:
@@ -359,7 +362,7 @@ class JobRun:
                     return Result.ADOPTED, await adopt(context) if adopt is not None else record_of(seen)
                 case False:
                     opposite += 1
-                    if opposite == 2:
+                    if opposite == ABSENT_SIGHTINGS:
                         return Result.ABSENT, {}
                 case None:
                     undecided += 1
@@ -382,7 +385,7 @@ class JobRun:
         if self.job.state is not JobState.UNWINDING or not settled or self._verdict is not Verdict.NONE:
             return False
         task = self.means.spawner.spawn(self._check_unwound(), "check unwound")
-        self._attempts["(unwound)"] = task
+        self._attempts[UNWOUND_CHECK] = task
         return True
 
     async def _check_unwound(self) -> None:
@@ -402,7 +405,7 @@ class JobRun:
             _log.info("unwound state can't be seen", job_id=self.job.id, error=str(error))
             await self.clock.sleep(self.provider.settle)
         finally:
-            self._attempts.pop("(unwound)", None)
+            self._attempts.pop(UNWOUND_CHECK, None)
             self._wake.set()
 
     async def _not_as_before(self) -> tuple[str, ...]:

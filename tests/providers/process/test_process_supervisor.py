@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,10 +56,15 @@ def script(text: str, hand: Hand, facts: Facts, **more: object) -> Service:
     return replace(service, **more)  # type: ignore[arg-type]
 
 
-async def gone(pid: int) -> None:
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Return once it holds: what other processes do is no event here. Fails after `DEADLINE`."""
     with anyio.fail_after(DEADLINE):
-        while Identity.of(pid) is not None:  # noqa: ASYNC110 - not a child of ours
-            await anyio.sleep(0.02)
+        while not condition():  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+
+
+async def gone(pid: int) -> None:
+    await eventually(lambda: Identity.of(pid) is None)
 
 
 async def test_services_outlive_their_supervisor_and_are_found_again(hand: Hand, target: ProcessProvider) -> None:
@@ -114,9 +120,8 @@ async def test_two_supervisors_of_one_instance_exclude_each_other(hand: Hand, ta
         for _ in range(4):
             group.start_soon(target.supervisors.start, hand.instance)
 
-    with anyio.fail_after(DEADLINE):
-        while supervisors(hand) != before:  # noqa: ASYNC110 - the losers end as soon as they have said so
-            await anyio.sleep(0.02)
+    # The losers end as soon as they have said so.
+    await eventually(lambda: supervisors(hand) == before)
 
 
 async def test_killed_at_random_moments_it_doubles_and_loses_nothing(hand: Hand, target: ProcessProvider) -> None:
@@ -233,9 +238,7 @@ async def test_a_newer_fence_waits_for_what_an_older_one_began(hand: Hand, targe
 
     async with anyio.create_task_group() as group:
         group.start_soon(old)
-        with anyio.fail_after(DEADLINE):
-            while not journal_says_removing(target, hand):  # noqa: ASYNC110 - another process acts
-                await anyio.sleep(0.01)
+        await eventually(lambda: journal_says_removing(target, hand))
         group.start_soon(new)
 
     assert order == ["old", "new"]
@@ -273,9 +276,7 @@ async def test_grandchildren_that_left_their_session_are_ended_too(hand: Hand, t
     facts = await hand.ground()
     service = script("(setsid sh -c 'setsid sleep 1000 & exec sleep 1001' &) ; sleep 1002", hand, facts)
     await hand.ensure("web/container", service)
-    with anyio.fail_after(DEADLINE):
-        while len(copies(hand, "web/container")) < 4:  # noqa: ASYNC110 - processes, not events
-            await anyio.sleep(0.02)
+    await eventually(lambda: len(copies(hand, "web/container")) >= 4)
 
     await hand.provider.remove(hand.call("web/container", "key.1"))
 
