@@ -1,4 +1,4 @@
-"""The documents that come from code: the OpenAPI document of the API, and the diagrams of the transition tables.
+"""The documents that come from code: the OpenAPI document of the API, the diagrams of the transition tables, the commands.
 
 `python -m docs.generate` writes them; with `--check` it names those that no longer are what the code says, and ends with 1.
 """
@@ -12,7 +12,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
 
+import typer
+
 from spectrum.api.app import create_app
+from spectrum.cli.app import build
+from spectrum.cli.command import SHARED
 from spectrum.core.jobs.table import (
     ENDS_OWNERSHIP,
     JOBS,
@@ -100,7 +104,76 @@ def _listed(words: Iterable[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
-DOCUMENTS = {"openapi.json": openapi, "state-machine.md": state_machine}
+# ---- the commands
+
+
+def commands() -> str:
+    """Every command of the CLI with its arguments and options; those that all commands share are told once."""
+    root = _command(build())
+    sections = [_noun(name, command) for name, command in root.commands.items() if _verbs(command)]
+    plain = [_verb(name, command) for name, command in root.commands.items() if not _verbs(command)]
+    return (
+        f"""\
+# The commands of `spectrum`
+
+Made from the command line's own code by `make docs`: change it there. What all commands do alike, and the exit codes, are told in
+[jobs and holds](jobs-and-holds.md#exit-codes-of-spectrum).
+
+Data goes to stdout, messages go to stderr. Where to connect: `--url` with `--token-file`, or `--context`; else `SPECTRUM_URL` and
+`SPECTRUM_TOKEN`, `SPECTRUM_CONTEXT`, or `SPECTRUM_HOME`; else the nearest `.spectrum/` upwards from the current folder; else the
+context of the last `spectrum login`.
+
+Shared options, where they make sense:
+
+{_shared(root)}
+
+## On this machine, and signing in
+
+{"".join(plain)}
+{"".join(sections)}""".rstrip()
+        + "\n"
+    )
+
+
+def _shared(root: Any) -> str:
+    most = _verbs(root.commands["instance"])["start"]  # a command that starts a job takes them all
+    return "\n".join(_option(each) for each in most.params if _is_shared(each))
+
+
+def _noun(name: str, group: Any) -> str:
+    verbs = "".join(_verb(f"{name} {verb}", command) for verb, command in _verbs(group).items())
+    return f"## {name}\n\n{group.help}\n\n{verbs}\n"
+
+
+def _verb(name: str, command: Any) -> str:
+    own = [each for each in command.params if not _is_shared(each)]
+    arguments = "".join(f" {each.metavar or each.name.upper()}" for each in own if not _is_option(each))
+    options = "".join(f"  {_option(each)}\n" for each in own if _is_option(each))
+    return f"* `spectrum {name}{arguments}` · {command.help}\n{options}"
+
+
+def _option(option: Any) -> str:
+    needed = " (needed)" if option.required else ""
+    return f"* `{' '.join((*option.opts, *option.secondary_opts))}`{needed} {option.help}"
+
+
+def _is_shared(parameter: Any) -> bool:
+    return bool(SHARED.get(parameter.name) == parameter.help)
+
+
+def _is_option(parameter: Any) -> bool:
+    return bool(parameter.opts[0].startswith("-"))
+
+
+def _verbs(command: Any) -> dict[str, Any]:
+    return dict(getattr(command, "commands", {}))
+
+
+def _command(app: typer.Typer) -> Any:
+    return typer.main.get_command(app)
+
+
+DOCUMENTS = {"openapi.json": openapi, "state-machine.md": state_machine, "cli.md": commands}
 
 
 def stale() -> list[str]:

@@ -340,9 +340,11 @@ class SimLoop(asyncio.BaseEventLoop):
             self.complain(f"{context.get('message')}: {context.get('exception')!r}")
 
     def settle_complaints(self) -> None:
-        """Also complain about tasks that ended with an exception which nobody looked at."""
-        for tasks in (self._outside, *(life.tasks for life in self.lives)):
-            self._prune(tasks)
+        """Also complain about tasks that ended with an exception which nobody looked at (nor was kept from it by a crash)."""
+        for tasks in (self._outside, *(life.tasks for life in self.lives if life.alive)):
+            for task in tasks:
+                if task.done():
+                    self.inspect(task)
 
     def inspect(self, task: asyncio.Task[Any]) -> None:
         """Complain if an ended task has an exception that nobody looked at."""
@@ -350,10 +352,8 @@ class SimLoop(asyncio.BaseEventLoop):
             self.complain(f"task {task.get_name()} ended with {task.exception()!r}")
 
     def _prune(self, tasks: list[SimTask[Any]]) -> None:
-        for task in tasks:
-            if task.done():
-                self.inspect(task)
-        tasks[:] = [task for task in tasks if not task.done()]
+        """Forget the tasks that have ended, but for those with an exception: somebody may still be about to look at it."""
+        tasks[:] = [task for task in tasks if not task.done() or task._log_traceback]
 
     def complain(self, complaint: str) -> None:
         """Something went wrong where nobody could catch it: the run has failed."""

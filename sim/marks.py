@@ -20,6 +20,11 @@ def declare(mark: str, why: str) -> str:
     return mark
 
 
+def declared() -> tuple[str, ...]:
+    """The marks that are known so far."""
+    return tuple(sorted(_declared))
+
+
 def sometimes(mark: str, condition: bool = True) -> bool:
     """Count that the running world reached `mark`. Returns the condition."""
     if mark not in _declared:

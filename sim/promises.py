@@ -7,11 +7,13 @@ from itertools import islice, pairwise
 
 from sim.invariants import Check, When, invariant
 from sim.system import System
+from sim.twins.provider import Act
 from sim.twins.store import MemoryDatabase
 from spectrum.core.ids import JobId
-from spectrum.core.jobs.commands import Repeated, Submitted
+from spectrum.core.jobs.commands import Claim, Lose, Release, Repeated, Report, Submitted
 from spectrum.core.jobs.model import Job
-from spectrum.core.jobs.table import JOBS, OWNABLE, JobState
+from spectrum.core.jobs.table import JOBS, OWNABLE, JobState, StepState
+from spectrum.providers.protocol import Strength
 
 
 def _reachable() -> dict[JobState, frozenset[JobState]]:
@@ -55,6 +57,48 @@ def _wrong_change(before: Job, after: Job) -> Iterator[str]:
     changed_owner = before.owner != after.owner and after.owner is not None
     if changed_owner and after.fence == before.fence:
         yield f"job {after.id} has another owner under the same fence {after.fence}"
+
+
+@invariant("P4", MemoryDatabase)
+class OnlyTheHolderIsHeard:
+    """A report or a release changes its job only under the fence that the job has; a lost or released job has a new one."""
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        self._database = database
+        self._read = 0
+
+    def __call__(self) -> Iterator[str]:
+        history = self._database.history
+        new, self._read = history[self._read :], len(history)
+        for before, after, command in new:
+            if before is None:
+                continue
+            if isinstance(command, Report | Release) and command.job_id == before.id and command.fence != before.fence:
+                yield f"job {after.id} was changed under fence {command.fence}, its own was {before.fence}"
+            let_go = before.owner is not None and after.owner is None and not after.state.terminal
+            if let_go and after.fence == before.fence:
+                yield f"job {after.id} was taken from its owner, and its fence stayed {after.fence}"
+
+
+@invariant("P1", MemoryDatabase)
+class NoStepIsSkippedOrWornOut:
+    """A job succeeds only with every step done or skipped; the loss of its worker uses up none of a step's tries."""
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        self._database = database
+        self._read = 0
+
+    def __call__(self) -> Iterator[str]:
+        history = self._database.history
+        new, self._read = history[self._read :], len(history)
+        for before, after, command in new:
+            open_steps = [s.name for s in after.steps if s.state not in (StepState.DONE, StepState.SKIPPED)]
+            if after.state is JobState.SUCCEEDED and open_steps:
+                yield f"job {after.id} has succeeded without {', '.join(open_steps)}"
+            if before is not None and isinstance(command, Lose | Claim):
+                tries = [step.tries for step in before.steps]
+                if tries and tries != [step.tries for step in after.steps]:
+                    yield f"job {after.id}: a rescue was counted as a retry"
 
 
 @invariant("P1", MemoryDatabase)
@@ -185,6 +229,58 @@ def attempts_are_kept(database: MemoryDatabase) -> Check:
                 yield f"attempt {attempt.number} of {attempt.step_id} is still open, its job has ended"
 
     return check
+
+
+@invariant("P3", MemoryDatabase)
+class WhatIsUndoneIsAsItWas:
+    """A job that was undone without residue leaves every slot of its plan wanted as it was at planning."""
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        self._database = database
+        self._read = 0
+
+    def __call__(self) -> Iterator[str]:
+        history = self._database.history
+        new, self._read = history[self._read :], len(history)
+        for before, after, _command in new:
+            undone = (
+                after.state in (JobState.FAILED, JobState.CANCELLED) and after.unwind_deadline and not after.residue
+            )
+            if before is None or before.state.terminal or not undone:
+                continue
+            effects = self._database.effects[after.instance_id].values()
+            wanted = {effect.slot: effect.key for effect in effects if effect.present}
+            for slot, key in after.baseline.items():
+                if wanted.get(slot) != key:
+                    yield f"job {after.id} has {after.state} and left {slot} wanted as {wanted.get(slot)}, not as {key}"
+
+
+@invariant("P3", System)
+class NothingMovesAtRest:
+    """On an atomic target, an instance without a job and with all effects proven has what is wanted: no late call lands."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._read = 0
+        self._drifted: set[str] = set()
+
+    def __call__(self) -> Iterator[str]:
+        target, database = self._system.target, self._system.database
+        if target.strength is not Strength.ATOMIC:
+            return
+        new, self._read = target.ledger[self._read :], len(target.ledger)
+        self._drifted |= {entry.call.instance for entry in new if entry.act is Act.DRIFTED}
+        held: dict[str, dict[str, str]] = {}
+        for thing in target.things.values():
+            held.setdefault(thing.call.instance, {})[thing.call.slot] = thing.call.key
+        for instance in database.instances.values():
+            effects = database.effects.get(instance.id, {}).values()
+            settled = all(effect.proven or effect.replaced for effect in effects)
+            if instance.active_job_id is None and settled and instance.id not in self._drifted:
+                wanted = {effect.slot: effect.key for effect in effects if effect.present}
+                if wanted != held.get(instance.id, {}):
+                    there = held.get(instance.id, {})
+                    yield f"{instance.name} ({instance.lifecycle}) at rest: the target holds {there}, wanted is {wanted}"
 
 
 @invariant("P3", System, When.END)

@@ -230,6 +230,7 @@ class ControlPlane:
             actor=caller.actor,
             job_id=news.job_id,
             lease_id=incarnation.lease_id,
+            pool_id=caller.pool_id,
             fence=news.fence,
             number=news.number,
             outcomes=news.outcomes,
@@ -247,6 +248,7 @@ class ControlPlane:
             actor=caller.actor,
             job_id=back.job_id,
             lease_id=incarnation.lease_id,
+            pool_id=caller.pool_id,
             fence=back.fence,
             until=back.until,
             why=back.why,
@@ -339,15 +341,31 @@ class Vendor:
     name: str
 
     async def run(self, host: Host) -> None:
-        instance_id = InstanceId(new_id("ins", host.clock.now(), host.entropy))
-        await self._submit(host, instance_id, "create")
+        instance_id = await self._create(host)
         while not self.world.faults.healed:
-            await host.clock.sleep(20.0 * host.entropy.uniform())
-            if host.entropy.uniform() < 0.2:
+            await host.clock.sleep(15.0 * host.entropy.uniform())
+            if self._lifecycle(instance_id) is Lifecycle.PURGED:
+                instance_id = await self._create(host)
+            elif host.entropy.uniform() < 0.25:
                 await self._cancel(host, instance_id)
             else:
-                operation = self.world.faults.one_of(f"{self.name} asks", RESTING)
-                await self._submit(host, instance_id, operation)
+                await self._submit(host, instance_id, self._choose(host, instance_id))
+
+    async def _create(self, host: Host) -> InstanceId:
+        instance_id = InstanceId(new_id("ins", host.clock.now(), host.entropy))
+        await self._submit(host, instance_id, "create")
+        return instance_id
+
+    def _choose(self, host: Host, instance_id: InstanceId) -> str:
+        """Mostly something that may be asked for now."""
+        lifecycle = self._lifecycle(instance_id)
+        sensible = tuple(name for name in RESTING if lifecycle in self.system.catalog[name, 1].allowed)
+        options = sensible if sensible and host.entropy.uniform() < 0.8 else RESTING
+        return self.world.faults.one_of(f"{self.name} asks", options)
+
+    def _lifecycle(self, instance_id: InstanceId) -> Lifecycle | None:
+        instance = self.system.database.instances.get(instance_id)
+        return instance.lifecycle if instance else None
 
     async def _submit(self, host: Host, instance_id: InstanceId, operation: str) -> None:
         spec = Spec("hello", "1", RELEASE, "small")

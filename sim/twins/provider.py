@@ -40,6 +40,9 @@ ALREADY_SO = declare("an ensure found its own work", "the outcome of an earlier 
 TAKEN = declare("an ensure met a key that is wanted", "it must answer conflict, never replace")
 REPLACED = declare("an ensure removed a key that is wanted absent", "an undecidable slot is being made anew")
 NOTHING_THERE = declare("a remove found nothing", "its token has to be recorded all the same")
+REFUSED = declare(
+    "a target refused a call for good", "a step that fails for good unwinds, an undo that does leaves residue"
+)
 DRIFTED = declare("a resource vanished by itself", "healing starts from it")
 
 FIRST_PORT = 20_000
@@ -359,6 +362,8 @@ class MemoryProvider:
     async def _call(self, name: str, work: Callable[[], T]) -> T:
         if not self._open:
             raise RuntimeError("this connection is closed: open another one")
+        if sometimes(REFUSED, name in ("ensure", "remove") and self.target.faults.strikes(f"provider.{name} invalid")):
+            raise Fault(ErrorClass.INVALID, "refused", "The target will never do this.")
         return await self.target.line.call(f"provider.{name}", work)
 
     def _delivered(self, call: Call, then: Callable[[], T]) -> T:

@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 
 from sim.hosts import EPOCH
 from sim.loop import SimLoop
+from sim.marks import declare, sometimes
 from sim.twins.calls import Line
 from sim.twins.faults import Faults
-from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId, ReleaseId, WorkerId
+from spectrum.core.breakers import Breaker, BreakerState
+from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId, ReleaseId, TargetId, WorkerId
 from spectrum.core.jobs.commands import Command, Entry, Fact
 from spectrum.core.jobs.model import Aggregate, Attempt, Effect, Instance, Job, Lease, Surroundings
 from spectrum.core.jobs.store import (
@@ -41,6 +43,8 @@ T = TypeVar("T")
 
 CALL_TIMEOUT = 5.0  # seconds, as a driver's
 BUSY = "store busy"
+ROLLBACK = "store rollback"
+ROLLED_BACK = declare("a transaction was rolled back after its fold", "nobody may have been answered by then")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,9 @@ class Logged:
 
 @dataclass
 class MemoryDatabase:
-    """What is stored. `history` has every version of every job, for the invariants."""
+    """What is stored. `history` has every version of every job, for the invariants, with the command that made it where it was
+    the only one of its flush for this instance.
+    """
 
     epoch: int = 1
     instances: dict[InstanceId, Instance] = field(default_factory=dict)
@@ -75,6 +81,8 @@ class MemoryDatabase:
     alive_at: datetime | None = None
     resumed_at: datetime | None = None
     lost: timedelta = timedelta(0)
+    breakers: dict[TargetId, Breaker] = field(default_factory=dict)
+    down_total: dict[TargetId, timedelta] = field(default_factory=dict)
     clock: datetime = EPOCH
     transactions: int = 0
 
@@ -92,7 +100,7 @@ class MemoryDatabase:
         return Loaded(
             now=now,
             aggregates=aggregates,
-            around=dict.fromkeys(wanted, Surroundings(now, self.epoch, self.lost, self.braked)),
+            around={i: self._around(now, self._target_of(i, asked)) for i in wanted},
             outlines=self.outlines,
             busy=busy,
             busy_keys=self._busy_keys(asked),
@@ -137,6 +145,10 @@ class MemoryDatabase:
             for i in self.instances.values()
         )
 
+    def answers(self, instance_id: InstanceId, now: datetime) -> bool:
+        """Whether the instance's target is not left alone just now."""
+        return self.breakers.get(self.instances[instance_id].target_id, Breaker()).lets_through(now)
+
     # ---- writing
 
     def write(self, batch: Batch, folded: Folded) -> None:
@@ -151,13 +163,37 @@ class MemoryDatabase:
             self.audit.extend(rejection.entries)
         if folded.lease is not None:
             self.leases[folded.lease.id] = folded.lease
+        for target_id, breaker in folded.breakers.items():
+            before = self.breakers.get(target_id, Breaker())
+            if breaker.state is BreakerState.CLOSED and before.opened_at is not None:
+                self.down_total[target_id] = self.lost_for(target_id, self.now()) - self.lost
+            self.breakers[target_id] = breaker
+
+    def _target_of(self, instance_id: InstanceId, asked: Sequence[Asked]) -> TargetId:
+        if (known := self.instances.get(instance_id)) is not None:
+            return known.target_id
+        new = next(
+            (getattr(each.command, "new", None) for each in asked if each.command.instance_id == instance_id), None
+        )
+        return new.target_id if new is not None else TargetId("")
+
+    def _around(self, now: datetime, target_id: TargetId) -> Surroundings:
+        lost, breaker = self.lost_for(target_id, now), self.breakers.get(target_id, Breaker())
+        return Surroundings(now, self.epoch, lost, self.braked, breaker=breaker)
+
+    def lost_for(self, target_id: TargetId, now: datetime) -> timedelta:
+        """Time in which deadlines of jobs on the target did not count: the cell's, and that in which its breaker was open."""
+        opened_at = self.breakers.get(target_id, Breaker()).opened_at
+        open_for = now - opened_at if opened_at is not None else timedelta(0)
+        return self.lost + self.down_total.get(target_id, timedelta(0)) + open_for
 
     def _write(self, written: Written, batch: Batch) -> None:
         after = written.after
         instance = after.instance
         self.instances[instance.id] = instance
         self.effects[instance.id] = dict(after.effects)
-        command = batch.asked[0].command if len(batch.asked) == 1 else None
+        commands = [each.command for each in batch.asked if each.command.instance_id == instance.id]
+        command = commands[0] if len(commands) == 1 else None
         for job in after.jobs.values():
             before = self.jobs.get(job.id)
             if before is not job:
@@ -229,6 +265,8 @@ class MemoryStore:
         lease = database.leases.get(batch.claim.lease_id) if batch.claim else None
         loaded = database.load(batch.asked, lease, self._busy(batch.asked))
         folded = batch.fold(loaded)
+        if sometimes(ROLLED_BACK, self._faults.strikes(ROLLBACK)):
+            raise Unavailable("the server ended the transaction")
         database.write(batch, folded)
         SimLoop.current().changed()
         return folded.results
@@ -261,6 +299,7 @@ class MemoryStore:
                 and job.operation_version in operations.get(job.operation, frozenset())
                 and (job.not_before is None or job.not_before <= now)
                 and (alone or not job.alone)
+                and self.database.answers(job.instance_id, now)
             ]
             return _in_turns(found)[:limit]
 
@@ -280,7 +319,7 @@ class MemoryStore:
     def _is_due(self, instance: Instance, now: datetime) -> bool:
         jobs = [j for j in self.database.jobs.values() if j.instance_id == instance.id and not j.state.terminal]
         stranded = instance.active_job_id is None and any(job.state is JobState.WAITING for job in jobs)
-        lost = self.database.lost
+        lost = self.database.lost_for(instance.target_id, now)
         return stranded or any(
             due is not None and due + lost - job.lost_before <= now for job in jobs for due in _deadlines(job)
         )

@@ -37,7 +37,7 @@ from spectrum.control.watch import Watch
 from spectrum.control.workers import Workers
 from spectrum.core.access import read_token
 from spectrum.core.errors import SpectrumError
-from spectrum.core.jobs.commands import Command, Hint
+from spectrum.core.jobs.commands import Command, Hint, Observe
 from spectrum.db.bootstrap import SigningKey, bootstrap, derive_passwords
 from spectrum.db.bootstrap import role_urls as urls_of_roles
 from spectrum.db.leading import Leading
@@ -140,7 +140,10 @@ class ControlPlane:
         self.notices = Notices(system, copy, self._heard, self.wakeups.wake_all, self.clock, self.entropy)
 
     def _committed(self, commands: Sequence[Command], hints: Sequence[Hint]) -> None:
-        topics = dict.fromkeys([*(hint.pool_id for hint in hints), *(command.instance_id for command in commands)])
+        # Nobody waits for observations, and there are many of them.
+        told = [command.instance_id for command in commands if not isinstance(command, Observe)]
+        topics = dict.fromkeys([*(hint.pool_id for hint in hints), *told])
+        self.sequencer.nudge()
         for topic in topics:
             self._heard(topic)
         self.notices.tell(topics)

@@ -176,6 +176,7 @@ async def test_a_released_job_says_until_when(here: Vendor) -> None:
             actor="tester",
             job_id=held.job.id,
             lease_id=here.hands.lease.id,
+            pool_id=here.hands.caller.pool_id,
             fence=held.job.fence,
             until=held.at + timedelta(hours=1),
             why=WaitsFor.BREAKER,

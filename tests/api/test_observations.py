@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,16 @@ async def test_what_has_a_job_or_is_deleted_is_not_looked_at_and_what_is_purged_
     await stage.admin.execute("UPDATE watches SET look_at = $1", LONG_AGO)
     assert await watch.due(pool, 32, CLOCK.now()) == ()
     assert await stage.admin.fetchval("SELECT count(*) FROM watches") == 0
+
+
+async def test_a_stopped_instance_is_looked_at_seldom(stage: Scene) -> None:
+    watch, pool, now = stage.copies[0].plane.watch, PoolId(stage.rows["pools"]["id"]), CLOCK.now()
+    looked = []
+    for seen_at in (now - timedelta(seconds=watch.interval * 2), now - timedelta(seconds=watch.interval * 31)):
+        await stage.admin.execute("UPDATE instances SET lifecycle = 'stopped', observed_at = $1", seen_at)
+        await stage.admin.execute("UPDATE watches SET look_at = $1", LONG_AGO)
+        looked.append(len(await watch.due(pool, 32, now)))
+    assert looked == [0, 1]
 
 
 async def test_a_sighting_under_an_older_fence_changes_nothing(stage: Scene) -> None:

@@ -109,6 +109,7 @@ class Hands:
             actor=self.caller.actor,
             job_id=held.job.id,
             lease_id=self.lease.id,
+            pool_id=self.caller.pool_id,
             fence=held.job.fence,
             number=self.numbers[place],
             **what,

@@ -34,6 +34,7 @@ def authorization(server: Canned) -> str | None:
 def test_without_any_server_the_next_command_is_named(bare: Shell) -> None:
     ended = bare.run(*LIST)
     assert ended.code == 7
+    assert f"No server is known in {bare.folder}" in ended.err
     assert "spectrum up" in ended.err
     assert "spectrum login" in ended.err
 

@@ -55,6 +55,14 @@ def test_retries_and_what_is_waited_for_are_told(server: Canned, shell: Shell) -
     assert "waits for retry, held by wrk_1, until 10:01:00Z at most, unblock: spectrum worker list" in ended.err
 
 
+def test_waiting_for_a_worker_asks_nobody_to_act_yet(server: Canned, shell: Shell) -> None:
+    waiting = {"for": "worker", "holder": "pol_1", "until": "2026-11-23T10:01:00Z", "unblock": "operator: start one"}
+    ready = Reply(200, job("ready", waiting=waiting))
+    server.on("GET", JOB, ready, ready, Reply(200, job("succeeded")))
+    ended = shell.run(*CREATE)
+    assert "waits for a worker to take it, until 10:01:00Z at most; if none does: operator: start one\n" in ended.err
+
+
 def test_without_waiting_the_job_is_printed(server: Canned, shell: Shell) -> None:
     ended = shell.run(*CREATE, "--no-wait", "-o", "json")
     assert ended.code == 0

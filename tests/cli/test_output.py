@@ -133,6 +133,13 @@ def test_an_error_is_one_story_on_stderr(server: Canned, shell: Shell) -> None:
     )
 
 
+def test_an_unknown_product_names_the_list_of_products(server: Canned, shell: Shell) -> None:
+    place = {"pointer": "/product", "message": "there is no product 'nope'"}
+    server.on("POST", "/v1/instances", problem(422, "invalid-parameter", "There is no product.", errors=[place]))
+    ended = shell.run("instance", "create", "acme", "--product", "nope")
+    assert ended.err.endswith("next: spectrum product list\n")
+
+
 def test_what_is_not_there_names_the_list_of_its_noun(server: Canned, shell: Shell) -> None:
     ended = shell.run("target", "show", "moon")
     assert ended.code == 3

@@ -132,7 +132,13 @@ class Hand:
 
     async def announce(self, lease: Lease, held: Holding) -> Holding:
         """The intent of the first step."""
-        what: dict[str, Any] = {"job_id": held.job.id, "lease_id": lease.id, "fence": held.job.fence, "number": 1}
+        what: dict[str, Any] = {
+            "job_id": held.job.id,
+            "lease_id": lease.id,
+            "pool_id": lease.pool_id,
+            "fence": held.job.fence,
+            "number": 1,
+        }
         [answer] = await self.transact(Report(**_to(held.job, "r1"), **what, intents=(Intent("stock", Phase.DO),)))
         assert isinstance(answer, Holding)
         return answer
@@ -671,9 +677,9 @@ async def test_what_was_deleted_is_purgeable_once_its_retention_is_over(hand: Ha
 async def test_what_is_on_hold_in_use_or_not_deleted_is_not_purgeable(hand: Hand, kept: dict[str, Any]) -> None:
     job = await hand.created()
     changes = {"lifecycle": Lifecycle.DELETED, "deleted_at": job.created_at, "purge_at": job.created_at}
-    if not kept.pop("active", False):
+    if "active" not in kept:
         await hand.transact(Cancel(**_to(job, "c1"), job_id=job.id))
-    await hand.arrange_instance(job, **(changes | kept))
+    await hand.arrange_instance(job, **(changes | {name: value for name, value in kept.items() if name != "active"}))
 
     assert list(await hand.store.purgeable(10)) == []
 

@@ -9,12 +9,14 @@ from datetime import UTC, datetime
 
 import pytest
 
+from spectrum.control.fold import Folding
 from spectrum.core.errors import Problem
 from spectrum.core.ids import LeaseId
 from spectrum.core.jobs.commands import Answer, Repeated, Submitted
 from spectrum.core.jobs.model import Lease
-from spectrum.core.jobs.store import Asked, Keyed, Lapsed, Unavailable
+from spectrum.core.jobs.store import Asked, Batch, Keyed, Lapsed, Unavailable, Uncertain, Verdict
 from spectrum.db.pools import Role
+from spectrum.operations import CATALOG
 from tests.db.ground import Ground, ground
 from tests.db.proxy import Link, Proxy, proxied
 from tests.db.rows import make_id
@@ -108,6 +110,19 @@ async def test_a_command_whose_backend_is_terminated_before_its_commit_is_applie
     answer = await here.ground.engine.execute(here.ground.create())
 
     await check_applied_once(here, answer)
+
+
+async def test_a_transaction_from_before_a_recovery_is_never_taken_for_committed(here: Here) -> None:
+    """A transaction id that was not written down before a crash is given out again, to somebody whose commit is not ours."""
+    here.proxy.at_commit(lose_the_answer)
+    with pytest.raises(Uncertain) as caught:
+        asked = (Asked(here.ground.create()),)
+        await here.ground.store.transact(Batch(asked, Folding(asked, CATALOG)))
+    transaction, _, run = caught.value.transaction.partition(" since ")
+
+    assert await here.ground.store.settle(f"{transaction} since {run}") is Verdict.COMMITTED
+    assert await here.ground.store.settle(f"{transaction} since {run} and a recovery") is Verdict.ABORTED
+    assert await here.ground.store.settle(f"{int(transaction) + 10**6} since another {run}") is Verdict.ABORTED
 
 
 async def test_many_commands_survive_one_lost_commit_after_the_other(here: Here) -> None:

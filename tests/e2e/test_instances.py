@@ -42,6 +42,9 @@ def test_kinto_keeps_its_data_over_stop_and_start_and_leaves_nothing_when_purged
     client.jobs.wait(client.instances.create("acme", {"product": "kinto", "target": "local"}).id, timeout=180)
     instance = client.instances.get("acme")
     ask(f"{instance.url}accounts/admin", {"data": {"password": "secret"}}, "PUT")
+    assert any("ready to accept connections" in line.text for line in client.instances.logs("acme", service="db"))
+    seen = client.instances.get("acme").observed_at
+    until(lambda: client.instances.get("acme").observed_at != seen, 30)
     record = f"{instance.url}buckets/default/collections/notes/records/one"
     ask(record, {"data": {"text": "keep me"}}, "PUT")
 
@@ -86,6 +89,9 @@ def test_what_is_asked_on_the_command_line_is_done(installation: Installation) -
     url = json.loads(created.stdout)["endpoints"][0]["url"]
     identity = ask(f"{url}identity")
     assert identity == {"name": "bonjour", "id": json.loads(created.stdout)["id"]}
+
+    assert installation.spectrum("instance", "logs", "bonjour").returncode == 0
+    assert "there are web" in installation.spectrum("instance", "logs", "bonjour", "--service", "nonsense").stderr
 
     refused = installation.spectrum("instance", "start", "bonjour")
     assert refused.returncode == 4

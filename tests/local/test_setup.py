@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,7 @@ class Platform:
         self.workers: list[dict[str, object]] = []
         self.releases: dict[str, str] = {}
         self.demo: dict[str, object] | None = None
+        self.others: list[dict[str, object]] = []
         server.on("GET", "/readyz", Reply(200, {"status": "ok"}))
         server.on("GET", "/v1/targets/local", lambda _: self._found(self.targets.get("local")))
         server.on("POST", "/v1/targets", self._add_target)
@@ -32,6 +34,7 @@ class Platform:
             server.on("GET", f"/v1/products/{product}/releases", self._list_releases)
             server.on("POST", f"/v1/products/{product}/releases", self._publish)
         server.on("GET", "/v1/instances/demo", lambda _: self._found(self.demo))
+        server.on("GET", "/v1/instances", lambda _: Reply(200, {"items": self.others, "next_cursor": None}))
         server.on("POST", "/v1/instances", self._create)
         server.on("GET", f"/v1/jobs/{JOB_ID}", Reply(200, job("succeeded")))
         server.on("GET", "/demo/", problem(401, "unauthenticated", "The product asks for a password of its own."))
@@ -94,6 +97,14 @@ def test_a_first_run_provides_everything_and_tells_where_it_is(platform: Platfor
     assert platform.demo["product"] == "radicale"
 
 
+def test_a_newcomer_can_sign_in_to_the_first_instance(platform: Platform) -> None:
+    ready = run(platform)
+    assert platform.demo
+    file = Path(ready.password_file)
+    assert platform.demo["parameters"] == {"password": file.read_text().strip()}
+    assert file.stat().st_mode & 0o077 == 0
+
+
 def test_a_second_run_changes_nothing(platform: Platform) -> None:
     first = run(platform)
     platform.server.requests.clear()
@@ -118,6 +129,18 @@ def test_a_run_that_ends_early_is_gone_on_with(platform: Platform, count: int) -
     platform.server.answer = answer  # type: ignore[method-assign]
     assert run(platform).instance == "demo"
     assert sorted(platform.changes()) == sorted(set(platform.changes()))
+
+
+def test_up_ends_once_the_other_instances_answer_again_too(platform: Platform) -> None:
+    run(platform)
+    endpoint = {"name": "api", "url": f"{platform.server.url}/acme/", "primary": True}
+    platform.others = [instance(name="acme", endpoints=[endpoint])]
+    starting = problem(503, "unavailable", "It is being started again.")
+    platform.server.on("GET", "/acme/", starting, starting, Reply(200, {}))
+    said: list[str] = []
+    set_up(platform.home, said.append, platform.join)
+    assert said == ["Waiting for acme to answer"]
+    assert len(platform.server.of("GET", "/acme/")) == 3
 
 
 def test_an_instance_that_a_person_stopped_is_left_alone(platform: Platform) -> None:

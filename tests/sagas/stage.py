@@ -177,7 +177,13 @@ class Stage:
             await self._ask(Cancel(**self._common("cancel"), job_id=job.id))
         elif job.owner is not None:
             await self._ask(
-                Release(**self._common("release"), job_id=job.id, lease_id=job.owner.lease_id, fence=job.fence)
+                Release(
+                    **self._common("release"),
+                    job_id=job.id,
+                    lease_id=job.owner.lease_id,
+                    pool_id=job.pool_id,
+                    fence=job.fence,
+                )
             )
 
     async def _ask(self, command: Command) -> Any:

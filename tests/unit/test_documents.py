@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from docs import generate
 from spectrum.core.jobs.table import JOBS, STEPS
+
+LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]+)(?:#[^)]*)?\)")
 
 
 def test_no_document_is_stale() -> None:
@@ -27,6 +30,28 @@ def test_every_transition_is_in_the_diagram_and_in_the_table() -> None:
 def test_the_openapi_document_holds_instances_and_jobs() -> None:
     paths = json.loads(generate.openapi())["paths"]
     assert {"/v1/instances", "/v1/instances/{instance}:{verb}", "/v1/jobs/{job_id}/why"} <= paths.keys()
+
+
+def test_the_list_of_commands_shows_what_is_a_commands_own_and_tells_shared_options_once() -> None:
+    text = generate.commands()
+    assert "`spectrum instance create NAME` · Make an instance." in text
+    assert "`spectrum login URL` · Sign in" in text
+    assert text.count("`--dry-run`") == 1
+
+
+def test_every_link_between_documents_leads_somewhere() -> None:
+    root = generate.FOLDER.parent
+    documents = [*root.glob("*.md"), *generate.FOLDER.rglob("*.md")]
+    links = [(file, link) for file in documents for link in LINK.findall(file.read_text(encoding="utf-8"))]
+    assert links
+    assert [f"{file.name}: {link}" for file, link in links if not (file.parent / link).exists()] == []
+
+
+def test_every_decision_has_a_number_of_its_own_and_is_listed() -> None:
+    folder = generate.FOLDER / "adr"
+    names = sorted(file.name for file in folder.glob("[0-9]*.md"))
+    assert len({name[:4] for name in names}) == len(names)
+    assert [name for name in names if f"({name})" not in (folder / "README.md").read_text(encoding="utf-8")] == []
 
 
 def test_a_document_that_was_changed_by_hand_is_named(

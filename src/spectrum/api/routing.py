@@ -193,7 +193,7 @@ def _check_address(request: Request, known: frozenset[str]) -> None:
     for name in request.query_params:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1, 0.6)
-            listed = f"Known here: {', '.join(sorted(known))}." if known else "There is none here."
+            listed = f"Known here: {', '.join(sorted(known))}." if known else "None is known here."
             hint = f"Did you mean {near[0]}?" if near else listed
             where = Where("unknown query parameter", f"query:{name}", hint=hint)
             raise Problem("invalid-parameter", f"There is no query parameter {name!r} here. {hint}", (where,))

@@ -59,6 +59,9 @@ _SHARED: tuple[tuple[Kind, str, Any, Any], ...] = (
     (Kind.JOB, "dry_run", Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")], False),
 )
 
+SHARED = {name: str(typing.get_args(annotation)[1].help) for _, name, annotation, _ in _SHARED}
+"""The help of each shared option, by its parameter."""
+
 
 def verb(app: typer.Typer, name: str, kind: Kind, noun: str = "") -> Callable[[F], F]:
     """Register a function as a command. Its parameter `session` is filled in, not asked for."""

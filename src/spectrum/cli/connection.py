@@ -113,5 +113,6 @@ def _from_context(name: str, source: str) -> Connection:
 def _from_current_context() -> Connection:
     stored = contexts.load()
     if stored.current not in stored.contexts:
-        raise NotSignedIn("No server is known", "spectrum up for one on this machine, or spectrum login URL")
+        hint = "go to the folder in which `make up` or `spectrum up` was run, or spectrum login URL --token-file FILE"
+        raise NotSignedIn(f"No server is known in {Path.cwd()}", hint)
     return _from_context(stored.current, "context")

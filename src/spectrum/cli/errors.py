@@ -21,6 +21,11 @@ _NEXT = {
     "rate-limited": "the same command a little later",
     "unavailable": "spectrum status",
 }
+_NEXT_BY_PLACE = {
+    "/name": "the same command with another NAME",
+    "/product": "spectrum product list",
+    "/target": "spectrum target list",
+}
 _NEXT_BY_NOUN = {"not-found": "spectrum {noun} list"}
 
 
@@ -64,6 +69,9 @@ def next_command(error: SpectrumError, noun: str = "") -> str:
         return str(hint)
     if slug in _NEXT_BY_NOUN:
         return _NEXT_BY_NOUN[slug].format(noun=noun) if noun else "spectrum --help"
+    places: tuple[Where, ...] = getattr(error, "errors", ())
+    if places and places[0].pointer in _NEXT_BY_PLACE:
+        return _NEXT_BY_PLACE[places[0].pointer]
     return _NEXT.get(slug, f"spectrum {noun} --help".replace("  ", " "))
 
 

@@ -245,7 +245,7 @@ def _long(instance: Instance) -> str:
             ("Labels", instance.labels),
             ("Created", instance.created_at),
             ("Deleted", instance.deleted_at),
-            ("Purged at", instance.purge_at),
+            ("Purge due", instance.purge_at),
         )
     )
     services = [(s.name, s.state, s.health, str(s.restarts), cell(s.ports)) for s in instance.services]

@@ -29,7 +29,12 @@ def follow(session: Session, job: Job) -> Job:
 
 
 def waiting_text(waiting: Waiting) -> str:
-    """`waits for its retry until 12:00:03; unblocked by …`."""
+    """What a job waits for, until when at most, and who could unblock it."""
+    if waiting.reason == "worker":  # nearly always for a moment only: no call to act
+        until = f", until {waiting.until:%H:%M:%SZ} at most" if waiting.until else ""
+        return f"waits for a worker to take it{until}" + (
+            f"; if none does: {waiting.unblock}" if waiting.unblock else ""
+        )
     parts = [f"waits for {waiting.reason or 'something'}"]
     if waiting.holder:
         parts.append(f"held by {waiting.holder}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -97,15 +100,24 @@ def _text(ready: Ready) -> str:
     return fields(
         (
             ("Instance", f"{ready.instance}  {ready.instance_url}".rstrip()),
+            ("Its user", f"admin, password in {ready.password_file}" if ready.password_file else None),
             ("API", ready.api_url),
             (
                 "Sign in",
-                f"commands in this folder are; elsewhere: spectrum login {ready.api_url} "
+                f"commands in this folder are signed in; elsewhere: {own_name()} login {ready.api_url} "
                 f"--token-file {ready.token_file}",
             ),
-            ("Next", "spectrum instance list"),
+            ("Next", f"{own_name()} instance list"),
         )
     )
+
+
+def own_name() -> str:
+    """How this command is called from the current folder: by name where the shell finds it, else by path."""
+    script = Path(sys.executable).with_name("spectrum")
+    if shutil.which("spectrum") or not script.exists():
+        return "spectrum"
+    return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
 
 
 def _status_text(found: Status) -> str:

@@ -223,6 +223,7 @@ class Desk:
                 actor=visit.caller({}).actor,
                 job_id=news.job_id,
                 lease_id=visit.lease_id,
+                pool_id=visit.worker.pool_id,
                 fence=news.fence,
                 number=news.number,
                 outcomes=news.outcomes,
@@ -242,6 +243,7 @@ class Desk:
                 actor=visit.caller({}).actor,
                 job_id=back.job_id,
                 lease_id=visit.lease_id,
+                pool_id=visit.worker.pool_id,
                 fence=back.fence,
                 until=back.until,
                 why=back.why,
@@ -283,7 +285,8 @@ class Desk:
     async def _must_hold(self, visit: Visit, ref: JobRef) -> None:
         """Raises Problem `forbidden`, with an audit row, for a job that the caller's lease does not hold."""
         owned = await self.store.owned(visit.lease_id)
-        if any((o.job_id, o.fence, o.instance_id) == (ref.job_id, ref.fence, ref.instance_id) for o in owned):
+        named = (ref.organization_id, ref.instance_id, ref.job_id, ref.fence)
+        if any((o.organization_id, o.instance_id, o.job_id, o.fence) == named for o in owned):
             return
         worker = visit.worker
         async with self.changes.unkeyed(visit.caller({}).actor, worker.organization_id, as_engine=True) as change:

@@ -6,12 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from spectrum.control.commands import key_reused
+from spectrum.core.breakers import Breaker
 from spectrum.core.errors import Problem
-from spectrum.core.ids import InstanceId
-from spectrum.core.jobs.commands import Answer, Claim, Consequences, Done, Hint, Holding, Rejection, Repeated, Submit
+from spectrum.core.ids import InstanceId, TargetId
+from spectrum.core.jobs.commands import (
+    Answer,
+    Claim,
+    Command,
+    Consequences,
+    Done,
+    Hint,
+    Holding,
+    Rejection,
+    Repeated,
+    Submit,
+)
 from spectrum.core.jobs.decide import Decision, decide
 from spectrum.core.jobs.holding import lease_ended
-from spectrum.core.jobs.model import Aggregate, Lease, keys_absent
+from spectrum.core.jobs.model import Aggregate, Lease, Surroundings, keys_absent
 from spectrum.core.jobs.store import (
     DEFERRED,
     Asked,
@@ -56,6 +68,7 @@ class _Folding:
     remember: dict[int, Repeated] = field(default_factory=dict)
     evidence: list[Rejection] = field(default_factory=list)
     fresh: dict[tuple[str, str, str, str], Remembered] = field(default_factory=dict)  # keys first used in this flush
+    breakers: dict[TargetId, Breaker] = field(default_factory=dict)  # changed in this flush
     named: set[tuple[str, str]] = field(default_factory=set)  # (organization, instance name) taken in this flush
 
     def all(self, asked: Sequence[Asked]) -> Folded:
@@ -67,7 +80,7 @@ class _Folding:
             instance_id: Written(self.loaded.aggregates.get(instance_id), after, tuple(self.consequences[instance_id]))
             for instance_id, after in self.after.items()
         }
-        return Folded(results, written, self.remember, tuple(self.evidence), lease)
+        return Folded(results, written, self.remember, tuple(self.evidence), lease, self.breakers)
 
     def one(self, position: int, asked: Asked) -> Result:
         command = asked.command
@@ -105,12 +118,26 @@ class _Folding:
             if not (isinstance(command, Submit) and command.new is not None):
                 return Rejection(Problem("not-found", f"There is no instance {command.instance_id}."))
             aggregate = Aggregate(command.new, outlines=self.loaded.outlines)
-        decision = decide(aggregate, command, self.loaded.around[command.instance_id], self.catalog)
+        around = self._around(command.instance_id, aggregate.instance.target_id)
+        decision = decide(aggregate, command, around, self.catalog)
         if isinstance(decision, Rejection):
             self.evidence.append(decision)
             return decision
         self._keep(command.instance_id, aggregate, decision)
+        self._count(command, aggregate.instance.target_id, around, decision)
         return decision.answer
+
+    def _around(self, instance_id: InstanceId, target_id: TargetId) -> Surroundings:
+        around = self.loaded.around[instance_id]
+        return replace(around, breaker=self.breakers.get(target_id, around.breaker))
+
+    def _count(self, command: Command, target_id: TargetId, around: Surroundings, decision: Decision) -> None:
+        """What the decision says of the target's willingness to answer; a claim on an ailing target is its probe."""
+        breaker = around.breaker.probing(around.now) if isinstance(command, Claim) else around.breaker
+        for answered in decision.consequences.dependency:
+            breaker = breaker.after(answered, around.now)
+        if breaker != around.breaker:
+            self.breakers[target_id] = breaker
 
     def _keep(self, instance_id: InstanceId, before: Aggregate, decision: Decision) -> None:
         unchanged = decision.aggregate == before and decision.consequences == Consequences()

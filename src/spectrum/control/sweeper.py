@@ -76,6 +76,7 @@ class Sweeper:
             job_id=JobId(new_id("job", self.clock.now(), self.entropy)),
             operation="purge",
             operation_version=newest_version(self.engine.catalog, "purge"),
+            if_purge_is_due=True,
         )
 
 

@@ -18,6 +18,7 @@ from spectrum.ports import Entropy
 from spectrum.transports.protocol import Look, Sighting
 
 BATCH = 32  # instances in one answer to a poll
+SELDOM = 30  # intervals between two looks at a stopped instance: a look may have to start what answers it
 JITTER = 0.1  # of the interval, either way: what became due together drifts apart
 
 _DUE = query("watches_due")
@@ -49,7 +50,7 @@ class Watch:
             return ()
         ids = sorted(row["instance_id"] for row in taken)
         async with visiting(self.engine_pool, sorted({row["organization_id"] for row in taken})) as connection:
-            found = await connection.fetch(_LOOKS, ids)
+            found = await connection.fetch(_LOOKS, ids, now - timedelta(seconds=SELDOM * self.interval))
         if len(found) < len(ids):
             await self._forget_purged(ids)
         return tuple(Look(row["id"], row["url"], row["counter"], row["generation"], now) for row in found)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
+from spectrum.core.breakers import Breaker, BreakerState
 from spectrum.core.errors import Failure
 from spectrum.core.ids import PlacementId
 from spectrum.core.jobs.model import Effect, Instance, Job, Lease, Numbered, Owner, Spec, Step, Surroundings, Waiting
@@ -207,7 +208,16 @@ def surroundings_of(row: Row, now: datetime) -> Surroundings:
         lost=row["lost"] or timedelta(0),
         braked=row["brake"] or "",
         target_url=row["url"],
+        target_organization=row["organization_id"],
+        breaker=_breaker_of(row),
     )
+
+
+def _breaker_of(row: Row) -> Breaker:
+    if row["breaker_state"] is None:
+        return Breaker()
+    state = BreakerState(row["breaker_state"])
+    return Breaker(state, row["failures"], row["openings"], row["opened_at"], row["retry_at"])
 
 
 # ---- writing: columns in the order in which the named query takes them. A list goes as text: arrays of arrays are flattened.

@@ -9,12 +9,14 @@ from datetime import datetime
 from typing import Any
 
 from spectrum.core import ids
+from spectrum.core.breakers import Breaker
+from spectrum.core.ids import TargetId
 from spectrum.core.jobs.commands import Closing, Entry, Repeated
 from spectrum.core.jobs.model import Attempt, Effect, Instance, Job, Step
 from spectrum.core.jobs.store import Batch, Folded, Keyed, Loaded, Written
 from spectrum.core.jobs.table import Lifecycle
 from spectrum.db import rows
-from spectrum.db.pools import Connection
+from spectrum.db.pools import SET_SCOPE, Connection
 from spectrum.db.rows import arrays
 from spectrum.db.sql import query
 
@@ -33,6 +35,7 @@ _ATTEMPTS_CLOSE = query("attempts_close")
 _SECRETS_INSERT = query("secrets_insert")
 _SECRETS_DELETE = query("secrets_delete")
 _KEYS_REMEMBER = query("keys_remember")
+_BREAKERS_KEEP = query("breakers_keep")
 _EVENTS_APPEND = query("events_append")
 _AUDIT_APPEND = query("audit_append")
 
@@ -46,6 +49,8 @@ async def write(connection: Connection, batch: Batch, loaded: Loaded, folded: Fo
         await _Writing(connection, batch, loaded, list(folded.written.values())).all()
     if folded.remember:
         await _remember(connection, batch, loaded.now, folded.remember)
+    if folded.breakers:
+        await _breakers(connection, loaded, folded)
     if folded.evidence:
         await _evidence(connection, batch, loaded.now, folded)
 
@@ -228,6 +233,26 @@ async def _append_audit(connection: Connection, now: datetime, entries: Sequence
         lambda r: dict(r[1][0].detail),
     )
     await connection.execute(_AUDIT_APPEND, *arrays(list(enumerate(entries)), columns), now)
+
+
+async def _breakers(connection: Connection, loaded: Loaded, folded: Folded) -> None:
+    """A shared target's breaker is the platform's: the scope is widened by whose the targets are."""
+    owners = {
+        w.after.instance.target_id: loaded.around[w.after.instance.id].target_organization
+        for w in folded.written.values()
+    }
+    organizations = {w.after.instance.organization_id for w in folded.written.values()} | set(owners.values())
+    await connection.execute(SET_SCOPE, sorted(organizations))
+    columns: tuple[rows.Column[tuple[TargetId, Breaker]], ...] = (
+        lambda r: r[0],
+        lambda r: owners[r[0]],
+        lambda r: r[1].state,
+        lambda r: r[1].failures,
+        lambda r: r[1].openings,
+        lambda r: r[1].opened_at,
+        lambda r: r[1].retry_at,
+    )
+    await connection.execute(_BREAKERS_KEEP, *arrays(list(folded.breakers.items()), columns), loaded.now)
 
 
 async def _evidence(connection: Connection, batch: Batch, now: datetime, folded: Folded) -> None:

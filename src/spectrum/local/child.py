@@ -14,7 +14,7 @@ from spectrum.local import identity
 from spectrum.local.home import Home
 from spectrum.local.identity import Identity
 from spectrum.local.listeners import listens
-from spectrum.local.logs import rotate, say, tail
+from spectrum.local.logs import message, rotate, say, tail
 from spectrum.local.parts import Part, accepts
 
 LOCK_DESCRIPTOR = 9  # of the supervisor's lock in its own process and in a part until that has written its record
@@ -161,8 +161,12 @@ class Child:
     def _ended(self) -> None:
         code = self._popen.wait() if self._popen is not None else None
         self._forget()
+        self._failed(f"{_how(code)}{self._last_words(code)}")
+
+    def _last_words(self, code: int | None) -> str:
+        """What it said before it ended, which explains nothing where it was killed."""
         last = tail(self._home.log(self.part.name), 1)
-        self._failed(f"{_how(code)}{': ' + last[0] if last else ''}")
+        return f": {message(last[0])}" if last and code != -signal.SIGKILL else ""
 
     def _failed(self, error: str) -> None:
         """Note why, and when it is tried again: twice as late each time, up to a bound."""

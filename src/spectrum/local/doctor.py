@@ -143,7 +143,7 @@ def _cgroups() -> Finding:
     root = Path("/sys/fs/cgroup")
     if os.access(root, os.W_OK) and ((root / "cgroup.controllers").exists() or (root / "memory").is_dir()):
         return Finding("cgroups", Level.OK, "memory, CPU and process limits can be enforced")
-    remedy = "Run as root on a machine with cgroups, or use a Docker target, to have limits enforced"
+    remedy = "Run as root on a machine with cgroups to have limits enforced"
     return Finding("cgroups", Level.NOTE, "limits of instances are not enforced", remedy)
 
 

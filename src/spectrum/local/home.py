@@ -48,6 +48,10 @@ class Home:
         return self.root / "token"
 
     @property
+    def demo_password(self) -> Path:
+        return self.root / "demo.password"
+
+    @property
     def ports(self) -> Path:
         return self.root / "ports.json"
 

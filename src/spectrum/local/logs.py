@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import sys
@@ -49,6 +50,15 @@ def tail(path: Path, lines: int) -> tuple[str, ...]:
     except OSError:
         return ()
     return tuple(line for line in text.splitlines() if line.strip())[-lines:]
+
+
+def message(line: str) -> str:
+    """What a line says, without the members of a JSON line that only programs read."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return line
+    return str(record.get("message", line)) if isinstance(record, dict) else line
 
 
 def _old(path: Path, number: int) -> Path:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from spectrum.local.errors import LocalError
 from spectrum.local.home import Home, write
@@ -17,6 +19,7 @@ from spectrum.sdk.models import Instance, Worker
 
 DEMO = "demo"
 LIGHTEST_FIRST = ("radicale", "kinto")
+ASKS_TO_SIGN_IN = "radicale"
 WORKER_SECONDS = 60.0
 DEMO_SECONDS = 600.0
 ANSWER_SECONDS = 120.0
@@ -33,6 +36,7 @@ class Ready:
     instance: str
     instance_url: str
     token_file: str
+    password_file: str = ""
 
 
 def set_up(home: Home, report: Report, join: Callable[[], None]) -> Ready:
@@ -48,8 +52,10 @@ def set_up(home: Home, report: Report, join: Callable[[], None]) -> Ready:
             client.targets.add(TARGET, target_url(home), key=f"up-target-{TARGET}")
         enrol(home, client, report, join)
         bundles = publish_examples(client, report)
-        instance = provide_demo(client, bundles, report)
-        return Ready(home.api_url, instance.name, instance.url, str(home.token))
+        instance = provide_demo(home, client, bundles, report)
+        await_all(client, report)
+        password_file = str(home.demo_password) if home.demo_password.exists() else ""
+        return Ready(home.api_url, instance.name, instance.url, str(home.token), password_file)
 
 
 def enrol(home: Home, client: Client, report: Report, join: Callable[[], None]) -> None:
@@ -79,13 +85,15 @@ def publish_examples(client: Client, report: Report) -> tuple[Bundle, ...]:
     return bundles
 
 
-def provide_demo(client: Client, bundles: tuple[Bundle, ...], report: Report) -> Instance:
+def provide_demo(home: Home, client: Client, bundles: tuple[Bundle, ...], report: Report) -> Instance:
     """The first instance, of the lightest example, answering at its URL. One that a person stopped is left alone."""
     instance = client.instances.find(DEMO)
     if instance is None or instance.lifecycle in ("failed", "purged"):
         bundle = _lightest(bundles)
         report(f"Creating instance {DEMO} of {bundle.product}")
-        spec = {"product": bundle.product, "release": bundle.version, "target": TARGET}
+        spec: dict[str, Any] = {"product": bundle.product, "release": bundle.version, "target": TARGET}
+        if bundle.product == ASKS_TO_SIGN_IN:
+            spec["parameters"] = {"password": _password(home)}
         client.jobs.wait(client.instances.create(DEMO, spec).id, timeout=DEMO_SECONDS)
     elif instance.active_job_id:
         report(f"Waiting for the job that works on {DEMO}")
@@ -94,6 +102,36 @@ def provide_demo(client: Client, bundles: tuple[Bundle, ...], report: Report) ->
     if instance.desired_state == "running" and instance.lifecycle == "running" and instance.hold == "none":
         _await_answer(client, instance)
     return instance
+
+
+def await_all(client: Client, report: Report) -> None:
+    """The instances that run come back after `down` with their worker: until then, what is known of their health is of before.
+
+    One that does not come back keeps nobody from working: it is named.
+    """
+    silent = [each for each in client.instances.list(lifecycle="running") if _should_answer(each)]
+    deadline = time.monotonic() + ANSWER_SECONDS
+    told = False
+    while silent := [each for each in silent if not _answers(each.url)]:
+        if time.monotonic() >= deadline:
+            names = ", ".join(each.name for each in silent)
+            report(f"Not answering yet: {names}. Look into it: spectrum instance logs {silent[0].name}")
+            return
+        if not told:
+            report(f"Waiting for {', '.join(each.name for each in silent)} to answer")
+            told = True
+        time.sleep(PAUSE)
+
+
+def _should_answer(instance: Instance) -> bool:
+    return instance.hold == "none" and instance.active_job_id is None and instance.url.startswith("http")
+
+
+def _password(home: Home) -> str:
+    """The password of the demo's only user: no API shows a secret again, and a newcomer wants to sign in."""
+    if not home.demo_password.exists():
+        write(home.demo_password, secrets.token_hex(12) + "\n")
+    return home.demo_password.read_text().strip()
 
 
 def _invite(home: Home, client: Client, report: Report) -> None:

@@ -113,6 +113,8 @@ class Worker:
         finally:
             beating.cancel()
             claiming.cancel()
+            # Both may have found out at the same time that the incarnation is over.
+            await asyncio.gather(beating, claiming, return_exceptions=True)
 
     # ---- the lease
 

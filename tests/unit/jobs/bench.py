@@ -52,6 +52,7 @@ ORGANIZATION = OrganizationId("org_00000000-0000-7000-8000-000000000001")
 INSTANCE = InstanceId("ins_00000000-0000-7000-8000-000000000001")
 POOL = PoolId("pol_00000000-0000-7000-8000-000000000001")
 LEASE = LeaseId("lea_00000000-0000-7000-8000-000000000001")
+ELSEWHERE = PoolId("pol_00000000-0000-7000-8000-000000000002")
 OTHER = LeaseId("lea_00000000-0000-7000-8000-000000000002")
 WORKER = WorkerId("wrk_00000000-0000-7000-8000-000000000001")
 RELEASE = ReleaseId("rel_00000000-0000-7000-8000-000000000001")
@@ -176,6 +177,7 @@ class Bench:
         number: int | None = None,
         fence: int | None = None,
         lease: LeaseId = LEASE,
+        pool: PoolId = POOL,
         job: Job | None = None,
     ) -> Holding:
         """The next report of the active job's holder."""
@@ -188,6 +190,7 @@ class Bench:
                 **self._common(),
                 job_id=job.id,
                 lease_id=lease,
+                pool_id=pool,
                 fence=under,
                 number=number or due,
                 outcomes=outcomes,
@@ -204,12 +207,17 @@ class Bench:
         step = self.step(name)
         return Outcome(name, step.phase, step.token, result, failure, output)
 
-    def release(self, seconds: float | None = None, fence: int | None = None, lease: LeaseId = LEASE) -> Done:
+    def release(
+        self,
+        seconds: float | None = None,
+        fence: int | None = None,
+        lease: LeaseId = LEASE,
+        pool: PoolId = POOL,
+    ) -> Done:
         until = None if seconds is None else self.around.now + timedelta(seconds=seconds)
         job = self.active
-        return self._done(
-            Release(**self._common(), job_id=job.id, lease_id=lease, fence=fence or job.fence, until=until)
-        )
+        place: dict[str, Any] = {"job_id": job.id, "lease_id": lease, "pool_id": pool, "fence": fence or job.fence}
+        return self._done(Release(**self._common(), **place, until=until))
 
     def lose(self, job: Job | None = None, fence: int | None = None) -> Done:
         job = job or self.active

@@ -54,6 +54,24 @@ def test_an_unwinding_that_takes_too_long_ends_with_all_that_is_not_undone() -> 
     assert bench.instance.hold is Hold.QUARANTINED
 
 
+def test_an_unwinding_that_nobody_saw_to_hold_ends_in_quarantine_too() -> None:
+    """Every undo is reported done, but the post-condition was never seen: nothing is known for sure."""
+    bench = creating()
+    bench.run("disk")
+    job = bench.active
+    bench.release()
+    bench.cancel()
+    bench.claim()
+    bench.report(intents=("disk",))
+    bench.report(bench.did("disk"))
+    bench.wait(501.0)
+    bench.tick()
+
+    assert bench.job(job).state is JobState.FAILED
+    assert bench.job(job).residue == ("data/volume",)
+    assert bench.instance.hold is Hold.QUARANTINED
+
+
 def test_what_only_goes_forward_fails_with_its_residue_without_a_quarantine_and_may_be_asked_again() -> None:
     bench = running()
     bench.submit("delete")

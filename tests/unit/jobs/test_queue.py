@@ -7,10 +7,21 @@ from dataclasses import replace
 import pytest
 
 from spectrum.core.errors import Problem
-from spectrum.core.jobs.commands import Submit, Submitted, Verdict
+from spectrum.core.jobs.commands import Result, Submit, Submitted, Verdict
 from spectrum.core.jobs.model import Job, Spec
 from spectrum.core.jobs.table import Desired, Hold, JobState, Lifecycle, Reason, WaitsFor
-from tests.unit.jobs.bench import CATALOG, INSTANCE, ORGANIZATION, RELEASE, SPEC, Bench, creating, running
+from tests.unit.jobs.bench import (
+    CATALOG,
+    INSTANCE,
+    LATER,
+    NEVER,
+    ORGANIZATION,
+    RELEASE,
+    SPEC,
+    Bench,
+    creating,
+    running,
+)
 from tests.unit.jobs.test_quarantine import quarantined
 
 
@@ -125,6 +136,18 @@ def test_a_promotion_that_ends_terminal_goes_on_to_the_next_waiter() -> None:
     assert bench.job(after).state is JobState.READY
 
 
+def test_an_operation_that_cannot_even_be_planned_does_not_keep_the_job_before_it_from_ending() -> None:
+    bench = running()
+    stop = bench.submit("stop")
+    broken = bench.submit("keep")
+    bench.aggregate = replace(bench.aggregate, effects={})
+    bench.run()
+
+    assert bench.job(stop).state is JobState.SUCCEEDED
+    assert bench.job(broken).state is JobState.FAILED
+    assert bench.job(broken).reason is Reason.INVALID
+
+
 def test_a_waiter_that_nobody_promoted_is_promoted_by_the_clock() -> None:
     bench = creating()
     waiting = bench.submit("stop")
@@ -166,6 +189,27 @@ def test_a_second_delete_attaches_to_the_first() -> None:
     assert len(bench.aggregate.jobs) == jobs
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_a_delete_does_not_attach_to_one_that_is_on_its_way_back(held: bool) -> None:
+    bench = running()
+    first = bench.submit("delete")
+    bench.claim()
+    bench.report(intents=("down",))
+    if not held:
+        bench.lose()
+    bench.cancel(first)
+
+    second = bench.submit("delete")
+
+    assert second.id != first.id
+    if held:
+        bench.report(bench.did("down", Result.ERROR, LATER), verdict=Verdict.ACKNOWLEDGED)
+    bench.undo()
+    assert bench.job(first).state is JobState.CANCELLED
+    bench.run()
+    assert bench.instance.lifecycle is Lifecycle.DELETED
+
+
 def test_who_waited_behind_a_delete_that_succeeds_ends_instance_deleted() -> None:
     bench = running()
     bench.submit("stop")
@@ -198,6 +242,51 @@ def test_a_delete_that_succeeds_says_until_when_its_data_is_kept() -> None:
     assert bench.instance.deleted_at == bench.around.now
     assert bench.instance.purge_at is not None
     assert (bench.instance.purge_at - bench.around.now).total_seconds() == 90
+
+
+# ---- purges that the clock asks for
+
+
+def _deleted(seconds: float) -> Bench:
+    bench = running()
+    bench.submit("delete", parameters={"retention_seconds": seconds})
+    bench.run()
+    return bench
+
+
+def test_a_purge_that_is_not_due_any_more_is_refused_to_the_clock() -> None:
+    """It looked; the instance was undeleted and deleted again; only then it asks."""
+    bench = _deleted(90.0)
+    bench.wait(89.0)
+
+    with pytest.raises(Problem) as problem:
+        bench.submit("purge", if_purge_is_due=True)
+
+    assert problem.value.slug == "not-allowed-now"
+    bench.wait(1.0)
+    assert bench.submit("purge", if_purge_is_due=True).state is JobState.READY
+
+
+def test_the_clock_does_not_ask_for_a_purge_beside_another_job() -> None:
+    bench = _deleted(0.0)
+    bench.submit("purge", if_purge_is_due=True)
+
+    with pytest.raises(Problem):
+        bench.submit("purge", if_purge_is_due=True)
+
+
+def test_a_purge_that_failed_is_not_due_again_at_once() -> None:
+    bench = _deleted(0.0)
+    job = bench.submit("purge", if_purge_is_due=True)
+    bench.claim()
+    bench.report(intents=("wipe",))
+    bench.report(bench.did("wipe", Result.ERROR, NEVER))
+    assert bench.job(job).state is JobState.FAILED
+
+    assert bench.instance.purge_at is not None
+    assert bench.instance.purge_at > bench.around.now
+    bench.wait((bench.instance.purge_at - bench.around.now).total_seconds())
+    bench.submit("purge", if_purge_is_due=True)
 
 
 # ---- cancel

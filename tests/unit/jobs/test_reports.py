@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from spectrum.core.breakers import FIRST_WAIT, THRESHOLD, Breaker
 from spectrum.core.errors import ErrorClass, Failure, Problem
 from spectrum.core.jobs.commands import Outcome, Result, Verdict
 from spectrum.core.jobs.table import JobState, Phase, Reason, StepState
-from tests.unit.jobs.bench import LATER, NEVER, OTHER, Bench, creating, running
+from tests.unit.jobs.bench import ELSEWHERE, LATER, NEVER, OTHER, Bench, creating, running
 
 
 def refusal(problem: pytest.ExceptionInfo[Problem]) -> str:
@@ -45,6 +46,31 @@ def test_a_report_of_a_lease_that_does_not_hold_the_job_is_forbidden() -> None:
         bench.report(intents=("disk",), lease=OTHER)
 
     assert refusal(problem) == "forbidden"
+
+
+def test_a_worker_of_another_pool_is_told_nothing_not_even_by_the_repeat_of_a_report() -> None:
+    bench = creating()
+    job = bench.claim().job
+    bench.report(intents=("disk",))
+
+    with pytest.raises(Problem) as problem:
+        bench.report(number=1, lease=OTHER, pool=ELSEWHERE, job=job)
+
+    assert problem.value.slug == "forbidden"
+    assert bench.refused is not None
+    assert [entry.action for entry in bench.refused.entries] == ["call.refused"]
+
+
+def test_a_worker_of_another_pool_hands_nothing_back() -> None:
+    bench = creating()
+    bench.claim()
+    before = bench.aggregate
+
+    with pytest.raises(Problem) as problem:
+        bench.release(pool=ELSEWHERE)
+
+    assert problem.value.slug == "forbidden"
+    assert bench.aggregate == before
 
 
 def test_a_gap_in_the_numbers_is_refused_with_the_number_to_send_again() -> None:
@@ -168,9 +194,29 @@ def test_what_is_destructive_is_refused_while_a_brake_is_on() -> None:
 
 def test_an_effect_is_refused_while_the_breaker_of_the_target_is_open() -> None:
     bench = claimed()
-    bench.around = replace(bench.around, target_open=False)
+    bench.around = replace(bench.around, breaker=silent(bench))
 
     assert bench.report(intents=("disk",)).refused == {"disk": "breaker: the target does not answer"}
+
+
+def test_a_job_on_a_target_that_does_not_answer_is_given_to_nobody_but_the_probe() -> None:
+    bench = creating()
+    bench.around = replace(bench.around, breaker=silent(bench))
+
+    with pytest.raises(Problem, match="breaker is open"):
+        bench.claim()
+    bench.wait(FIRST_WAIT.total_seconds())
+    bench.claim()
+
+    assert bench.active.owned
+
+
+def silent(bench: Bench) -> Breaker:
+    """The breaker of a target that has just failed too often."""
+    breaker = Breaker()
+    for _ in range(THRESHOLD):
+        breaker = breaker.after(False, bench.around.now)
+    return breaker
 
 
 def test_a_retryable_error_is_tried_again_later_until_its_budget_is_used_up() -> None:

@@ -11,6 +11,7 @@ from spectrum.core.jobs.turn import Refused, Turn
 from spectrum.core.plan import Operation
 
 MAX_WAITING = 16
+_GOES_FORWARD = frozenset({JobState.WAITING, JobState.READY, JobState.RUNNING})
 
 
 def submit(turn: Turn, command: Submit) -> Submitted:
@@ -35,8 +36,9 @@ def submit(turn: Turn, command: Submit) -> Submitted:
 
 
 def _same_under_way(turn: Turn, operation: Operation) -> Job | None:
-    """A delete never pre-empts a delete: the second attaches to the first."""
-    return next((job for job in turn.jobs.values() if job.operation == operation.name and not job.state.terminal), None)
+    """A delete never pre-empts a delete: the second attaches to the first, unless that is on its way back."""
+    same = (job for job in turn.jobs.values() if job.operation == operation.name)
+    return next((job for job in same if job.state in _GOES_FORWARD), None)
 
 
 def _check(turn: Turn, command: Submit, operation: Operation) -> None:
@@ -49,11 +51,19 @@ def _check(turn: Turn, command: Submit, operation: Operation) -> None:
         detail = f"{instance.name} is {instance.hold}. Run: spectrum instance resolve {instance.name}"
         raise Refused(Problem("not-allowed-now", detail, extra={"hold": instance.hold.value}))
     busy = instance.active_job_id is not None
+    if command.if_purge_is_due and (busy or not _purge_is_due(turn)):
+        raise Refused(Problem("not-allowed-now", f"{instance.name} is not due to be purged (any more)."))
     if not busy and instance.lifecycle not in operation.allowed:
         raise Refused(_not_from_here(turn, operation))
     if len(turn.waiters()) >= MAX_WAITING:
         detail = f"{MAX_WAITING} jobs already wait for {instance.name}. Cancel some: spectrum job list --instance {instance.name}"
         raise Refused(Problem("instance-busy", detail))
+
+
+def _purge_is_due(turn: Turn) -> bool:
+    """Whether the retention is over now: whoever thought so may have looked before an undelete and another delete (P16)."""
+    due = turn.instance.purge_at
+    return turn.instance.lifecycle is Lifecycle.DELETED and due is not None and due <= turn.now
 
 
 def _not_from_here(turn: Turn, operation: Operation) -> Problem:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from spectrum.core.errors import Failure, Problem
-from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId
+from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId
 from spectrum.core.jobs.model import Attempt, Instance, Job, Owner, Spec
 from spectrum.core.jobs.table import Phase, WaitsFor
 
@@ -77,7 +77,10 @@ class Secret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submit(Command):
-    """Ask for an operation. `new` is the instance that a create brings into being; `spec` is what the job works towards."""
+    """Ask for an operation. `new` is the instance that a create brings into being; `spec` is what the job works towards.
+
+    `if_purge_is_due`: nobody asks but the clock, and what it saw is looked at again.
+    """
 
     job_id: JobId
     operation: str
@@ -89,6 +92,7 @@ class Submit(Command):
     parent_id: JobId | None = None
     expected_generation: int | None = None
     secrets: tuple[Secret, ...] = ()
+    if_purge_is_due: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +110,7 @@ class Report(Command):
 
     job_id: JobId
     lease_id: LeaseId
+    pool_id: PoolId
     fence: int
     number: int
     outcomes: tuple[Outcome, ...] = ()
@@ -120,6 +125,7 @@ class Release(Command):
 
     job_id: JobId
     lease_id: LeaseId
+    pool_id: PoolId
     fence: int
     until: datetime | None = None
     why: WaitsFor = WaitsFor.WORKER

@@ -25,6 +25,9 @@ from spectrum.core.jobs.table import (
 from spectrum.core.jobs.turn import Turn, ends_ownership, next_state, next_step_state
 from spectrum.core.plan import Given, Node, Operation, Plan, PlanError, step_id
 
+PURGE_AGAIN = timedelta(hours=1)
+"""After a purge that failed, before the clock asks for the next one."""
+
 
 def move(
     turn: Turn, job: Job, trigger: JobTrigger, reason: Reason | None = None, failure: Failure | None = None
@@ -164,6 +167,9 @@ def _accept(turn: Turn, job: Job) -> None:
 
 def _reject(turn: Turn, job: Job) -> None:
     operation = turn.operation_of(job)
+    if operation is not None and operation.forward_only and turn.instance.purge_at is not None:
+        # Else the clock would ask for it again at once, without end.
+        turn.change_instance(purge_at=max(turn.instance.purge_at, turn.now + PURGE_AGAIN))
     if job.spec is not None:
         turn.change_instance(rejected_generation=max(turn.instance.rejected_generation, job.generation))
     if operation is not None and operation.failure is not None and turn.instance.lifecycle is Lifecycle.CREATING:
@@ -252,6 +258,10 @@ def _plan(turn: Turn, job: Job, operation: Operation) -> None:
         plan = operation.plan(given)
     except PlanError as error:
         _refuse(turn, job, Reason.INVALID, str(error))
+        return
+    except Exception as error:
+        # Promotion is part of the end of the job before: a mistake in this operation must not keep that one from ending (P19).
+        _refuse(turn, job, Reason.INVALID, f"Its plan could not be made ({type(error).__name__}: {error}).")
         return
     slots = {node.slot for node in plan.nodes if node.slot}
     present = given.present

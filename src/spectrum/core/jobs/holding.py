@@ -18,6 +18,7 @@ from spectrum.core.jobs.table import (
     Reason,
     StepState,
     StepTrigger,
+    WaitsFor,
 )
 from spectrum.core.jobs.turn import Refused, Turn, next_state, next_step_state
 
@@ -53,6 +54,8 @@ def _may_be_claimed(turn: Turn, job: Job, command: Claim) -> None:
         raise Refused(Problem("not-allowed-now", f"Job {job.id} is not due before {job.not_before:%FT%TZ}."))
     if turn.around.braked and job.state is not JobState.UNWINDING:
         raise Refused(Problem("not-allowed-now", f"The brake {turn.around.braked} is on."))
+    if not turn.around.target_open:
+        raise Refused(Problem("not-allowed-now", "The target does not answer; its breaker is open."))
     if job.alone and command.holds_others:
         raise Refused(Problem("not-allowed-now", f"Job {job.id} is run by a worker that holds nothing else."))
 
@@ -74,7 +77,10 @@ def _forget_attempts(turn: Turn, job: Job) -> None:
 def release(turn: Turn, command: Release) -> Done:
     """Hand the job back, not to be claimed before `until`. A stale one is refused with `stale-fence`."""
     job = turn.job(command.job_id)
+    check_pool(job, command)
     check_fence(job, command)
+    if command.why is WaitsFor.BREAKER:
+        turn.dependency.append(False)
     job = move(turn, turn.put(job, not_before=command.until), JobTrigger.RELEASE)
     if not job.state.terminal and command.until is not None:
         job = turn.put(
@@ -83,9 +89,19 @@ def release(turn: Turn, command: Release) -> Done:
     return Done(True, job)
 
 
+def check_pool(job: Job, command: Report | Release) -> None:
+    """A worker of another pool never held the job: it is told nothing of it, not even what a repeat would be (P11)."""
+    if job.pool_id != command.pool_id:
+        raise Refused(Problem("forbidden", f"Job {job.id} is not one of your pool's."), _refusal(job, command))
+
+
+def _refusal(job: Job, command: Report | Release) -> Entry:
+    return Entry(command.actor, "call.refused", job.id, {"fence": command.fence, "current": job.fence})
+
+
 def check_fence(job: Job, command: Report | Release) -> None:
     """Only the holder under the present fence is heard; what another says is kept as evidence (P4)."""
-    evidence = Entry(command.actor, "call.refused", job.id, {"fence": command.fence, "current": job.fence})
+    evidence = _refusal(job, command)
     if job.state.terminal and job.fence == command.fence:
         raise Refused(Problem("not-allowed-now", f"Job {job.id} has {job.state}.", extra={"state": job.state.value}))
     if job.owner is None or job.fence != command.fence:
@@ -165,7 +181,9 @@ def _too_late(job: Job) -> Failure:
 
 
 def _unwinding_took_too_long(turn: Turn, job: Job) -> None:
-    turn.put(job, residue=residue_of(job))
+    # Where every undo is done but nobody saw that it holds, all that was touched is in doubt.
+    touched = tuple(dict.fromkeys(step.slot for step in job.steps if step.touched and step.slot))
+    turn.put(job, residue=residue_of(job) or touched)
     move(turn, turn.jobs[job.id], JobTrigger.DEADLINE)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from spectrum.core.breakers import Breaker
 from spectrum.core.errors import Failure
 from spectrum.core.ids import (
     InstanceId,
@@ -187,7 +188,7 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Numbered:
-    """The last report that was applied, to know a repeat of it by."""
+    """The last report that was applied. A repeat of it is answered with the job as it then is (ADR 0026)."""
 
     fence: int = 0
     number: int = 0
@@ -303,7 +304,13 @@ class Surroundings:
     lost: timedelta = timedelta(0)
     braked: str = ""
     target_url: str = "memory://"
-    target_open: bool = True
+    target_organization: str = ""  # whose target it is: the instance's own, or the platform's
+    breaker: Breaker = field(default_factory=Breaker)
+
+    @property
+    def target_open(self) -> bool:
+        """Whether a call to the target may be begun now."""
+        return self.breaker.lets_through(self.now)
 
     @property
     def target_kind(self) -> str:

@@ -8,10 +8,11 @@ from typing import assert_never
 
 from spectrum.core import instances
 from spectrum.core import plan as plans
+from spectrum.core.breakers import BreakerState
 from spectrum.core.errors import ErrorClass, Failure, Problem
 from spectrum.core.jobs.commands import Closing, Holding, Intent, Outcome, Report, Result, Verdict
 from spectrum.core.jobs.ending import move, new_key, residue_of, unwind_step
-from spectrum.core.jobs.holding import change_health, check_fence
+from spectrum.core.jobs.holding import change_health, check_fence, check_pool
 from spectrum.core.jobs.model import Attempt, Effect, Job, Numbered, Step
 from spectrum.core.jobs.table import (
     UNWOUND,
@@ -33,9 +34,10 @@ from spectrum.core.retry import backoff
 def report(turn: Turn, command: Report) -> Holding:
     """Apply a report. The fence is checked first, then the number: last+1 applies, a repeat gets its answer again.
 
-    Raises `Refused` with `stale-fence` (evidence is kept), `report-gap` or `not-allowed-now` (the job has ended).
+    Raises `Refused` with `forbidden` or `stale-fence` (evidence is kept), `report-gap` or `not-allowed-now` (the job has ended).
     """
     job = turn.job(command.job_id)
+    check_pool(job, command)
     last = job.last_report
     if command.fence == last.fence and command.number <= last.number:
         gone = job.fence != command.fence or job.state.terminal
@@ -371,7 +373,7 @@ class _Reading:
             return "its last attempt is unknown and was not seen absent"
         if step.destructive and turn.around.braked:
             return f"brake: {turn.around.braked}"
-        if not turn.around.target_open and step.slot:
+        if turn.around.breaker.state is BreakerState.OPEN and step.slot:
             return "breaker: the target does not answer"
         return ""
 

@@ -14,8 +14,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
+from spectrum.core.breakers import Breaker
 from spectrum.core.errors import SpectrumError
-from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId, ReleaseId, WorkerId
+from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId, ReleaseId, TargetId, WorkerId
 from spectrum.core.jobs.commands import Answer, Command, Consequences, Rejection, Repeated
 from spectrum.core.jobs.model import Aggregate, Lease, Surroundings
 
@@ -127,6 +128,7 @@ class Folded:
     remember: Mapping[int, Repeated] = field(default_factory=dict)  # by position: answers to store under their keys
     evidence: tuple[Rejection, ...] = ()
     lease: Lease | None = None
+    breakers: Mapping[TargetId, Breaker] = field(default_factory=dict)  # those that changed
 
 
 Fold = Callable[[Loaded], Folded]

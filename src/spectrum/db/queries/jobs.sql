@@ -69,17 +69,35 @@ SELECT id, outline FROM releases WHERE id = ANY ($1);
 
 -- name: surroundings
 -- What holds for jobs on these targets at this moment: the one clock, the cell, the target, and the brake that is on.
-SELECT t.id AS target_id, t.url, clock.now, c.epoch, b.id AS brake,
-       c.lost_total + t.down_total + coalesce(clock.now - t.down_since, '0') AS lost
+SELECT t.id AS target_id, t.organization_id, t.url, clock.now, c.epoch, b.id AS brake,
+       c.lost_total + t.down_total + coalesce(clock.now - least(t.down_since, r.opened_at), '0') AS lost,
+       r.state AS breaker_state, r.failures, r.openings, r.opened_at, r.retry_at
 FROM (SELECT greatest(clock_timestamp(), alive_at) AS now FROM cell) AS clock
 CROSS JOIN cell c
 CROSS JOIN unnest($1::text[]) AS w (id)
 JOIN targets t ON t.id = w.id
+LEFT JOIN breakers r ON r.target_id = t.id AND r.call_kind = 'provider'
 LEFT JOIN LATERAL (
     SELECT id FROM brakes
     WHERE released_at IS NULL AND (until IS NULL OR until > clock.now)
       AND (reach = 'everything' OR (reach = 'organization' AND organization_id = ANY ($2)) OR (reach = 'target' AND target_id = t.id))
     ORDER BY id LIMIT 1) AS b ON true;
+
+-- name: breakers_keep
+-- What is known now of the targets' willingness to answer. Time in which a breaker was open does not count for deadlines.
+WITH changed AS (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::integer[], $6::timestamptz[], $7::timestamptz[])
+        AS n (target_id, organization_id, state, failures, openings, opened_at, retry_at)
+), closing AS (
+    UPDATE targets t SET down_total = t.down_total + ($8::timestamptz - b.opened_at)
+    FROM changed n JOIN breakers b ON b.target_id = n.target_id AND b.call_kind = 'provider'
+    WHERE t.id = n.target_id AND n.state = 'closed' AND b.state <> 'closed' AND t.down_since IS NULL
+)
+INSERT INTO breakers (target_id, call_kind, organization_id, state, failures, openings, opened_at, retry_at)
+SELECT target_id, 'provider', organization_id, state, failures, openings, opened_at, retry_at FROM changed
+ON CONFLICT (target_id, call_kind) DO UPDATE SET
+    state = excluded.state, failures = excluded.failures, openings = excluded.openings, opened_at = excluded.opened_at,
+    retry_at = excluded.retry_at, version = breakers.version + 1;
 
 -- name: clock
 -- The one clock, read after the locks; it never goes back behind the cell's last tick.
@@ -259,6 +277,9 @@ CROSS JOIN LATERAL (
       AND (j.not_before IS NULL OR j.not_before <= clock_timestamp())
       AND (j.operation, j.operation_version) IN (SELECT * FROM unnest($2::text[], $3::integer[]))
       AND ($5 OR NOT j.alone)
+      AND NOT EXISTS (
+          SELECT FROM breakers r WHERE r.target_id = j.target_id AND r.call_kind = 'provider' AND r.state <> 'closed'
+            AND r.retry_at > clock_timestamp())
       AND (j.state = 'unwinding' OR NOT EXISTS (
           SELECT FROM brakes b WHERE b.released_at IS NULL AND (b.until IS NULL OR b.until > clock_timestamp())
             AND (b.reach = 'everything' OR (b.reach = 'organization' AND b.organization_id = j.organization_id)
@@ -272,13 +293,15 @@ ORDER BY c.turn, c.id LIMIT $4;
 SELECT organization_id, instance_id FROM (
     SELECT j.organization_id, j.instance_id,
            coalesce(j.unwind_deadline, j.deadline) + (c.lost_total + t.down_total
-               + coalesce(clock_timestamp() - t.down_since, '0') - j.lost_before) AS due
+               + coalesce(clock_timestamp() - least(t.down_since, r.opened_at), '0') - j.lost_before) AS due
     FROM jobs j CROSS JOIN cell c JOIN targets t ON t.id = j.target_id
+    LEFT JOIN breakers r ON r.target_id = t.id AND r.call_kind = 'provider'
     WHERE j.finished_at IS NULL AND coalesce(j.unwind_deadline, j.deadline) <= clock_timestamp()
     UNION ALL
     SELECT j.organization_id, j.instance_id,
-           s.attempt_deadline + (c.lost_total + t.down_total + coalesce(clock_timestamp() - t.down_since, '0') - j.lost_before)
+           s.attempt_deadline + (c.lost_total + t.down_total + coalesce(clock_timestamp() - least(t.down_since, r.opened_at), '0') - j.lost_before)
     FROM steps s JOIN jobs j ON j.id = s.job_id CROSS JOIN cell c JOIN targets t ON t.id = j.target_id
+    LEFT JOIN breakers r ON r.target_id = t.id AND r.call_kind = 'provider'
     WHERE s.attempt_deadline IS NOT NULL AND s.attempt_deadline <= clock_timestamp() AND s.outstanding AND j.lease_id IS NOT NULL
     UNION ALL
     SELECT j.organization_id, j.instance_id, j.created_at

@@ -22,11 +22,12 @@ DELETE FROM watches w USING instances i
 WHERE w.instance_id = ANY ($1) AND i.id = w.instance_id AND i.purged_at IS NOT NULL;
 
 -- name: looks
--- Of these instances those that may be looked at now, with the fence and generation that the look begins under.
+-- Of these instances those that may be looked at now, with the fence and generation that the look begins under. One that is stopped
+-- only where it was not seen since a moment.
 SELECT i.id, i.counter, i.generation, t.url FROM unnest($1::text[]) AS w (id)
 CROSS JOIN LATERAL (SELECT * FROM instances WHERE instances.id = w.id OFFSET 0) AS i
 JOIN targets t ON t.id = i.target_id
-WHERE i.lifecycle IN ('running', 'stopped') AND i.active_job_id IS NULL AND t.gone_at IS NULL;
+WHERE (i.lifecycle = 'running' OR (i.lifecycle = 'stopped' AND (i.observed_at IS NULL OR i.observed_at <= $2))) AND i.active_job_id IS NULL AND t.gone_at IS NULL;
 
 -- name: instances_of_pool
 -- Whose these instances are, as far as they are of the pool.

@@ -191,6 +191,7 @@ def _uv_program() -> str:
 
 async def _uv(artifact: Artifact, *arguments: str) -> None:
     ours = ("SPECTRUM_", "PYTHON", "VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     process = await asyncio.create_subprocess_exec(
         _uv_program(), "--quiet", "--no-progress", *arguments,
         stdin=asyncio.subprocess.DEVNULL,
@@ -198,7 +199,7 @@ async def _uv(artifact: Artifact, *arguments: str) -> None:
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
         umask=0o022,
-        env={name: value for name, value in os.environ.items() if not name.startswith(ours)},
+        env={"UV_SYSTEM_CERTS": "1"} | inherited,  # trust what this machine trusts
     )  # fmt: skip
     try:
         _, said = await asyncio.wait_for(process.communicate(), BUILD_SECONDS)

@@ -827,7 +827,7 @@ GRANT SELECT (id, organization_id, pool_id, signing_public_key, sealing_public_k
 GRANT SELECT (hash, organization_id, pool_id, expires_at, used_at, used_by_key, worker_id) ON join_tokens TO spectrum_system;
 GRANT SELECT (id, organization_id, worker_id, pool_id, incarnation, boot, started_at, renewed_at, ended_at, heartbeat_number, claim_number)
     ON leases TO spectrum_system;
-GRANT SELECT (target_id, call_kind, organization_id, state, retry_at, probe_holder, probe_until) ON breakers TO spectrum_system;
+GRANT SELECT (target_id, call_kind, organization_id, state, opened_at, retry_at, probe_holder, probe_until) ON breakers TO spectrum_system;
 GRANT SELECT (id, organization_id, reach, target_id, until, released_at) ON brakes TO spectrum_system;
 GRANT SELECT (id, organization_id, target_id, pool_id, desired_state, lifecycle, hold, hold_since, hold_until, health, health_since,
     generation, accepted_generation, counter, active_job_id, version, observed_at, deleted_at, purge_at, purged_at)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from spectrum.core.breakers import THRESHOLD
 from spectrum.core.errors import Problem
 from spectrum.core.jobs.commands import (
     Answer,
@@ -22,7 +23,7 @@ from spectrum.core.jobs.commands import (
 )
 from spectrum.core.jobs.model import Lease
 from spectrum.core.jobs.store import Asked, Keyed
-from spectrum.core.jobs.table import JobState, Phase, StepState
+from spectrum.core.jobs.table import JobState, Phase, StepState, WaitsFor
 from spectrum.core.plan import ready
 from tests.db.ground import Ground, ground
 from tests.postgres import Database
@@ -53,6 +54,7 @@ def report(here: Ground, held: Holding, lease: Lease, number: int, **what: Any) 
         actor=here.caller.actor,
         job_id=held.job.id,
         lease_id=lease.id,
+        pool_id=here.caller.pool_id,
         fence=held.job.fence,
         number=number,
         **what,
@@ -185,6 +187,7 @@ async def test_a_released_job_waits_and_says_so(here: Ground) -> None:
         actor="tester",
         job_id=held.job.id,
         lease_id=lease.id,
+        pool_id=here.caller.pool_id,
         fence=held.job.fence,
         until=held.at.replace(year=held.at.year + 1),
     )
@@ -205,3 +208,39 @@ async def test_many_commands_at_once_share_transactions_and_each_is_applied_once
     assert await here.admin.fetchval("SELECT count(*) FROM instances") == 100
     transactions = await here.admin.fetchval("SELECT count(DISTINCT xid) FROM events")
     assert transactions < 100
+
+
+async def test_a_target_that_does_not_answer_is_left_alone_until_a_probe_and_its_time_does_not_count(
+    here: Ground,
+) -> None:
+    lease = await here.dispatch.start(here.caller, "boot-1")
+    for number in range(1, THRESHOLD + 1):
+        await here.engine.execute(here.create(f"i{number}"))
+        held = await claim_one(here, lease, number)
+        await here.dispatch.release(
+            Release(
+                id=f"r{number}",
+                instance_id=held.instance.id,
+                organization_id=here.organization,
+                actor="tester",
+                job_id=held.job.id,
+                lease_id=lease.id,
+                pool_id=here.caller.pool_id,
+                fence=held.job.fence,
+                until=held.at,
+                why=WaitsFor.BREAKER,
+            )
+        )
+
+    assert await here.admin.fetchval("SELECT state FROM breakers") == "open"
+    assert await here.dispatch.claim(here.caller, lease.id, lease.incarnation, 50, 9, holds_others=False) == []
+
+    await here.admin.execute(
+        "UPDATE breakers SET retry_at = now() - interval '1 second', opened_at = now() - interval '1 hour'"
+    )
+    probe = await here.dispatch.claim(here.caller, lease.id, lease.incarnation, 51, 9, holds_others=False)
+    assert len(probe) == 1
+    await run_to_the_end(here, probe[0], lease)
+
+    assert await here.admin.fetchval("SELECT state FROM breakers") == "closed"
+    assert await here.admin.fetchval("SELECT down_total >= interval '1 hour' FROM targets")
