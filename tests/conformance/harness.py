@@ -98,7 +98,7 @@ async def reachable_folder() -> AsyncIterator[Path]:
 async def _remove(folder: Path) -> None:
     """A supervisor that has nothing to do any more may still be writing its last lines."""
     with anyio.fail_after(30):
-        while folder.exists():
+        while await anyio.Path(folder).exists():
             with contextlib.suppress(OSError):
                 shutil.rmtree(folder)
             await anyio.sleep(0.05)
