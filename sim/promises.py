@@ -12,7 +12,7 @@ from sim.twins.store import MemoryDatabase
 from spectrum.core.ids import JobId
 from spectrum.core.jobs.commands import Claim, Lose, Release, Repeated, Report, Submitted
 from spectrum.core.jobs.model import Job
-from spectrum.core.jobs.table import JOBS, OWNABLE, JobState, StepState
+from spectrum.core.jobs.table import JOBS, OWNABLE, UNWOUND, JobState, StepState
 from spectrum.providers.protocol import Strength
 
 
@@ -243,9 +243,10 @@ class WhatIsUndoneIsAsItWas:
         history = self._database.history
         new, self._read = history[self._read :], len(history)
         for before, after, _command in new:
-            undone = (
-                after.state in (JobState.FAILED, JobState.CANCELLED) and after.unwind_deadline and not after.residue
-            )
+            undone = after.state.terminal and after.unwind_deadline is not None and not after.residue
+            undone = undone and all(
+                step.state in UNWOUND for step in after.steps
+            )  # what only goes forward is not undone
             if before is None or before.state.terminal or not undone:
                 continue
             effects = self._database.effects[after.instance_id].values()
