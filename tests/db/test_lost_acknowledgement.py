@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import asyncpg
 import pytest
 
 from spectrum.control.fold import Folding
@@ -52,11 +53,16 @@ async def lose_the_request(link: Link, said: bytes) -> None:
 
 async def terminate(here: Here, link: Link, said: bytes) -> None:
     """Somebody ends the backend while it waits for the COMMIT, which then finds nobody."""
-    await here.ground.admin.fetch(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-        "WHERE datname = current_database() AND usename = $1 AND state = 'idle in transaction'",
-        Role.ENGINE,
-    )
+    # A connection of its own: the test goes on with its own one before this is over.
+    admin = await asyncpg.connect(here.ground.database.admin_url)
+    try:
+        await admin.fetch(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND usename = $1 AND state = 'idle in transaction'",
+            Role.ENGINE,
+        )
+    finally:
+        await admin.close()
     await link.deliver(said)
 
 

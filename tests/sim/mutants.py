@@ -148,7 +148,7 @@ MUTANTS = (
         "only steps that are done are undone",
         (Edit(ending, "unwind_step", {"if step.touched else": "if step.state is StepState.DONE else"}),),
         frozenset({"P3"}),
-        1,
+        86,
         REFUSALS,
     ),
     Mutant(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import pytest
 
@@ -23,7 +24,10 @@ LATER = {
 }
 
 
-def _play(kind: str, seeds: range) -> Counter[str]:
+REMEMBERED = (477, 527)  # on the best-effort target: an undecidable slot is made anew, which few seeds meet
+
+
+def _play(kind: str, seeds: Iterable[int]) -> Counter[str]:
     """Run the seeds; the marks that they reached."""
     reached: Counter[str] = Counter()
     for seed in seeds:
@@ -40,6 +44,6 @@ def test_no_promise_is_broken_whatever_fails(kind: str, begin: int) -> None:
 
 
 def test_the_rare_situations_are_met() -> None:
-    reached = sum((_play(kind, range(1, FIRST + 1)) for kind in KINDS), Counter[str]())
+    reached = sum((_play(kind, range(1, FIRST + 1)) for kind in KINDS), _play("system-best-effort", REMEMBERED))
 
     assert set(marks.never_reached(reached, EXPECTED)) <= set(LATER)

@@ -259,6 +259,8 @@ class Streams:
                     await connection.execute(_FORGET, now)
             except Problem as problem:
                 _log.info("requests that are over were not removed; tried again", why=problem.detail)
+            except Exception:
+                _log.exception("requests that are over were not removed; tried again")
             await self.clock.sleep(FORGET_SECONDS)
 
 

@@ -63,6 +63,8 @@ class Notices:
                     await self._connected()
             except Unavailable as error:
                 _log.info("no notices for a moment", reason=str(error))
+            except Exception:
+                _log.exception("no notices for a moment")
             finally:
                 self.listening.clear()
             await self.clock.sleep(RECONNECT_SECONDS * self.entropy.uniform())

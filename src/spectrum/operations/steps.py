@@ -215,7 +215,6 @@ def hook(outline: HookOutline, needs: tuple[str, ...]) -> Node:
         f"{outline.service}/{outline.name}",
         Wants.PRESENT,
         needs,
-        tries=1,
         attempt_seconds=outline.timeout + 60.0,
         step_seconds=outline.timeout + 120.0,
     )

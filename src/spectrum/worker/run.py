@@ -490,9 +490,18 @@ class JobRun:
     async def _release(self, why: WaitsFor, seconds: float, holder: str = "") -> None:
         until = self._server_now() + timedelta(seconds=seconds)
         handback = Handback(self.job.organization_id, self.instance.id, self.job.id, self.job.fence, until, why, holder)
-        try:
-            await self.means.link.release(self.means.incarnation, handback)
-        except (LinkDown, Problem) as error:
-            # Not listing it in the next heartbeat has the same effect.
-            _log.info("release was not heard", job_id=self.job.id, error=str(error))
+        tries = 0
+        # Not listing it in a heartbeat would hand it back too, but would count as a loss.
+        while not self.gone:
+            try:
+                await self.means.link.release(self.means.incarnation, handback)
+            except LinkDown:
+                tries += 1
+                pause = backoff(min(tries, 4), f"{self.job.id}:{self.job.fence}:release:{tries}")
+                await self.clock.sleep(pause.total_seconds())
+            except Problem as problem:
+                _log.info("release refused", job_id=self.job.id, problem=problem.slug)
+                break
+            else:
+                break
         self.lose()

@@ -28,7 +28,6 @@ from spectrum.core.signing import (
     verify_call,
 )
 
-NOW = datetime.now(UTC).replace(microsecond=0)  # the foreign implementation reads the clock
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 SIGNER = Signer.of(KEY)
 CELL = Signer.of(Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33))))
@@ -38,6 +37,12 @@ KEYS = MappingKeyResolver(
     public_keys={signer.key_id: signer.key.public_key() for signer in (SIGNER, CELL)},
     private_keys={signer.key_id: signer.key for signer in (SIGNER, CELL)},
 )
+
+
+@pytest.fixture
+def now() -> datetime:
+    """The foreign implementation reads the clock, so each test is of its own moment."""
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 @dataclass
@@ -79,9 +84,9 @@ def test_the_base_and_the_signature_are_those_of_rfc_9421_b_2_6() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b'{"hello": "world"}'])
-def test_a_foreign_implementation_accepts_our_call(body: bytes) -> None:
+def test_a_foreign_implementation_accepts_our_call(body: bytes, now: datetime) -> None:
     call = Call("POST", TARGET, {"content-type": "application/json"}, body)
-    message = Message("POST", TARGET, {**call.headers, **sign_call(call, SIGNER, 3, NOW)})
+    message = Message("POST", TARGET, {**call.headers, **sign_call(call, SIGNER, 3, now)})
     verifier = HTTPMessageVerifier(signature_algorithm=ED25519, key_resolver=KEYS)
     (result,) = verifier.verify(message, expect_tag="spectrum-worker", require_components=COVERED, body=body)
     assert (result.nonce, result.parameters["keyid"]) == ("3", SIGNER.key_id)
@@ -89,13 +94,13 @@ def test_a_foreign_implementation_accepts_our_call(body: bytes) -> None:
 
 @pytest.mark.parametrize("include_alg", [True, False])
 @pytest.mark.parametrize("body", [b"", b'{"hello": "world"}'])
-def test_we_accept_the_call_of_a_foreign_implementation(body: bytes, include_alg: bool) -> None:
+def test_we_accept_the_call_of_a_foreign_implementation(body: bytes, include_alg: bool, now: datetime) -> None:
     message = Message("POST", TARGET, {"Content-Type": "application/json"})
     HTTPMessageSigner(signature_algorithm=ED25519, key_resolver=KEYS).sign(
         message,
         key_id=SIGNER.key_id,
-        created=NOW,
-        expires=NOW + timedelta(seconds=30),
+        created=now,
+        expires=now + timedelta(seconds=30),
         nonce="12",
         tag="spectrum-worker",
         label="theirs",
@@ -103,57 +108,57 @@ def test_we_accept_the_call_of_a_foreign_implementation(body: bytes, include_alg
         covered_component_ids=COVERED,
         body=body,
     )
-    read = read_call(Call("POST", TARGET, fold(message.headers.items()), body), NOW)
-    verify_call(read, KEY.public_key(), NOW)
+    read = read_call(Call("POST", TARGET, fold(message.headers.items()), body), now)
+    verify_call(read, KEY.public_key(), now)
     assert read.number == 12
 
 
-def signed_request() -> tuple[Message, Any]:
+def signed_request(now: datetime) -> tuple[Message, Any]:
     call = Call("POST", TARGET, {"content-type": "application/json"}, b"{}")
-    headers = {**call.headers, **sign_call(call, SIGNER, 1, NOW)}
+    headers = {**call.headers, **sign_call(call, SIGNER, 1, now)}
     return Message("POST", TARGET, headers), call_signature(headers)
 
 
-def test_a_foreign_implementation_accepts_our_answer() -> None:
-    request, covered = signed_request()
-    answer = Response(200, request, sign_answer(200, b"[]", covered, CELL, NOW))
+def test_a_foreign_implementation_accepts_our_answer(now: datetime) -> None:
+    request, covered = signed_request(now)
+    answer = Response(200, request, sign_answer(200, b"[]", covered, CELL, now))
     verifier = HTTPMessageVerifier(signature_algorithm=ED25519, key_resolver=KEYS)
     needed = ("@status", "content-digest", '"signature";req;key="spectrum"')
     (result,) = verifier.verify(answer, expect_tag="spectrum-cell", require_components=needed, body=b"[]")
     assert result.parameters["keyid"] == CELL.key_id
 
 
-def test_we_accept_the_answer_of_a_foreign_implementation() -> None:
-    request, covered = signed_request()
+def test_we_accept_the_answer_of_a_foreign_implementation(now: datetime) -> None:
+    request, covered = signed_request(now)
     answer = Response(200, request, {"content-digest": content_digest(b"[]")})
     HTTPMessageSigner(signature_algorithm=ED25519, key_resolver=KEYS).sign(
         answer,
         key_id=CELL.key_id,
-        created=NOW,
+        created=now,
         tag="spectrum-cell",
         covered_component_ids=("@status", "content-digest", '"signature";req;key="spectrum"'),
         body=b"[]",
         use_existing_digest=True,
     )
     headers = fold(answer.headers.items())
-    assert verify_answer(200, headers, b"[]", covered, CELL.key.public_key()) == NOW
+    assert verify_answer(200, headers, b"[]", covered, CELL.key.public_key()) == now
 
 
-def test_a_digest_by_sha_512_is_understood() -> None:
+def test_a_digest_by_sha_512_is_understood(now: datetime) -> None:
     body = b'{"hello": "world"}'
     digest = "sha-512=:WZDPaVn/7XgHaAy8pmojAkGWoRx2UFChF41A2svX+TaPm+AbwAgBWnrIiYllu7BNNyealdVLvRwEmTHWXvJwew==:"
     message = Message("POST", TARGET, {"content-type": "application/json", "content-digest": digest})
     HTTPMessageSigner(signature_algorithm=ED25519, key_resolver=KEYS).sign(
         message,
         key_id=SIGNER.key_id,
-        created=NOW,
-        expires=NOW + timedelta(seconds=60),
+        created=now,
+        expires=now + timedelta(seconds=60),
         nonce="1",
         tag="spectrum-worker",
         covered_component_ids=COVERED,
         use_existing_digest=True,
     )
     call = Call("POST", TARGET, fold(message.headers.items()), body)
-    verify_call(read_call(call, NOW), KEY.public_key(), NOW)
+    verify_call(read_call(call, now), KEY.public_key(), now)
     with pytest.raises(Exception, match="body is not the one"):
-        read_call(replace(call, body=b"{}"), NOW)
+        read_call(replace(call, body=b"{}"), now)

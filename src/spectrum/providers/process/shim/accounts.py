@@ -93,9 +93,10 @@ def _taken(uid: int) -> bool:
     return False
 
 
-def create(name: str, comment: str, home: str) -> Account:
-    """Make the account, or find it already made. Safe beside other users of the passwd file: their locks are waited out.
+def create(name: str, comment: str, home: str) -> Account | None:
+    """Make the account, or find it already made; None if somebody else took the name meanwhile.
 
+    Safe beside other users of the passwd file: their locks are waited out.
     Raises Refusal: fatal where the tools are missing, transient where the passwd file stays locked.
     """
     low, high = _range()
@@ -115,9 +116,18 @@ def create(name: str, comment: str, home: str) -> Account:
         )  # fmt: skip
         if code == ID_TAKEN:
             uid += 1
+        elif code == NAME_TAKEN and _is_anothers(name, comment):
+            return None
         elif code and code != NAME_TAKEN:
             _pause()
     raise Refusal(TRANSIENT, "accounts-busy", f"account {name} could not be made: {problem}")
+
+
+def _is_anothers(name: str, comment: str) -> bool:
+    try:
+        return pwd.getpwnam(name).pw_gecos != comment
+    except KeyError:
+        return False
 
 
 def _pause() -> None:

@@ -158,7 +158,8 @@ class Instance:
         self.journal.put(BASE, {**record, "made": False, "account": name, "ports": {}, "services": base["services"]})
         try:
             claims = {port: self.registry.claim(port) for port in base["ports"]}
-            self._take_account(name)
+            if name:
+                self.account = self._take_account(name)
             for folder in (self.folder, os.path.join(self.folder, "roots"), os.path.join(self.folder, "volumes")):
                 os.makedirs(folder, mode=0o700, exist_ok=True)
                 os.chown(folder, self.account.uid, self.account.gid, follow_symlinks=False)
@@ -168,9 +169,12 @@ class Instance:
             self._remove_base()
             raise
 
-    def _take_account(self, name: str) -> None:
-        if name:
-            self.account = accounts.create(name, self.comment, self.folder)
+    def _take_account(self, name: str) -> accounts.Account:
+        """The account of that name, or of the next free one where this id on another target was quicker."""
+        while (account := accounts.create(name, self.comment, self.folder)) is None:
+            name = accounts.name_for(self.instance, self.comment)
+            self.journal.change(BASE, account=name)
+        return account
 
     def _files(self, order: dict[str, Any]) -> None:
         files.fill(self.command, order, self.account)
