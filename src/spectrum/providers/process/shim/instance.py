@@ -158,8 +158,7 @@ class Instance:
         self.journal.put(BASE, {**record, "made": False, "account": name, "ports": {}, "services": base["services"]})
         try:
             claims = {port: self.registry.claim(port) for port in base["ports"]}
-            if name:
-                self.account = self._take_account(name)
+            self._take_account(name)
             for folder in (self.folder, os.path.join(self.folder, "roots"), os.path.join(self.folder, "volumes")):
                 os.makedirs(folder, mode=0o700, exist_ok=True)
                 os.chown(folder, self.account.uid, self.account.gid, follow_symlinks=False)
@@ -169,12 +168,15 @@ class Instance:
             self._remove_base()
             raise
 
-    def _take_account(self, name: str) -> accounts.Account:
+    def _take_account(self, name: str) -> None:
         """The account of that name, or of the next free one where this id on another target was quicker."""
-        while (account := accounts.create(name, self.comment, self.folder)) is None:
+        while name:
+            account = accounts.create(name, self.comment, self.folder)
+            if account is not None:
+                self.account = account
+                return
             name = accounts.name_for(self.instance, self.comment)
             self.journal.change(BASE, account=name)
-        return account
 
     def _files(self, order: dict[str, Any]) -> None:
         files.fill(self.command, order, self.account)
