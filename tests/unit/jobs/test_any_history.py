@@ -16,6 +16,7 @@ from spectrum.core.jobs.model import Job, Step
 from spectrum.core.jobs.table import OWNABLE, UNWOUND, Hold, JobState, Phase, StepState, WaitsFor
 from tests.unit.jobs.bench import LATER, LEASE, NEVER, OPERATIONS, OTHER, Bench, creating
 
+ENDS = frozenset(f"job.{state}" for state in JobState if state.terminal)
 FAILURES = {Result.ERROR: (LATER, NEVER), Result.TIMEOUT: (LATER,)}
 
 
@@ -139,6 +140,10 @@ class AnyHistory(RuleBasedStateMachine):
         assert after.instance.counter >= before.instance.counter
         changed = after.instance != before.instance
         assert after.instance.version == before.instance.version + changed
+        over = {job.id for job in before.jobs.values() if job.state.terminal}
+        ended = {job.id for job in after.jobs.values() if job.state.terminal} - over
+        said = [fact.data["job_id"] for fact in self.bench.consequences.facts if fact.type in ENDS]
+        assert sorted(said) == sorted(ended), "every end is said, and once"
         sequences = [fact.sequence for fact in self.bench.consequences.facts]
         first = before.instance.event_sequence + 1
         assert sequences == list(range(first, first + len(sequences)))

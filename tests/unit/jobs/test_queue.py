@@ -408,3 +408,20 @@ def test_who_waits_when_the_instance_is_put_on_hold_ends_instance_held() -> None
     assert bench.instance.hold is Hold.QUARANTINED
     assert bench.job(waiting).state is JobState.FAILED
     assert bench.job(waiting).reason is Reason.INSTANCE_HELD
+
+
+def test_a_waiter_that_one_tick_refuses_or_promotes_is_not_looked_at_a_second_time_as_it_was() -> None:
+    """The unwinding of the first job and the wait of the second pass their deadlines in the same tick."""
+    bench = running()
+    stopped = bench.submit("stop")
+    waiting = bench.submit("start")
+    bench.claim()
+    bench.report(intents=("down",))
+    bench.cancel(stopped)
+    bench.lose()
+    bench.wait(5_000.0)
+    bench.tick()
+
+    assert bench.instance.hold is Hold.QUARANTINED
+    assert bench.job(waiting).reason is Reason.INSTANCE_HELD
+    assert [fact.data["job_id"] for fact in bench.facts if fact.type == "job.failed"] == [stopped.id, waiting.id]

@@ -139,7 +139,9 @@ def take_away(turn: Turn, job: Job, why: str) -> Job:
 
 def tick(turn: Turn) -> Done:
     """What the clock does: deadlines of jobs and attempts, and a waiter that nobody promoted."""
-    for job in list(turn.jobs.values()):
+    for job_id in list(turn.jobs):
+        # Looked up each time: the end of one job may have promoted or refused the next.
+        job = turn.jobs[job_id]
         if not job.state.terminal:
             _tick(turn, job)
     promote_next(turn)
