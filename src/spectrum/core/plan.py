@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from spectrum.core import ids
 from spectrum.core.errors import SpectrumError
 from spectrum.core.ids import StepId
-from spectrum.core.jobs.table import UNWOUND, Lifecycle, StepState, Wants
+from spectrum.core.jobs.table import SATISFIED, UNWOUND, Lifecycle, StepState, Wants
 
 if TYPE_CHECKING:
     from spectrum.core.jobs.model import Effect, Instance, Job, Step
@@ -134,7 +134,7 @@ def step_id(job_id: str, name: str) -> StepId:
 
 
 def _satisfied(steps: Iterable[Step], assumed_done: Collection[str]) -> set[str]:
-    return {s.name for s in steps if s.state in (StepState.DONE, StepState.SKIPPED) or s.name in assumed_done}
+    return {s.name for s in steps if s.state in SATISFIED or s.name in assumed_done}
 
 
 def ready(steps: tuple[Step, ...], assumed_done: Collection[str] = ()) -> list[Step]:

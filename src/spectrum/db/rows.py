@@ -14,6 +14,7 @@ from spectrum.core.errors import Failure
 from spectrum.core.ids import PlacementId
 from spectrum.core.jobs.model import Effect, Instance, Job, Lease, Numbered, Owner, Spec, Step, Surroundings, Waiting
 from spectrum.core.jobs.table import (
+    SATISFIED,
     Health,
     Hold,
     JobState,
@@ -343,7 +344,7 @@ JOBS_UPDATE: tuple[Column[Job], ...] = (
     lambda j: json.dumps(list(j.residue)),
     lambda j: dict(j.baseline),
     lambda j: j.plan_hash,
-    lambda j: sum(step.state in (StepState.DONE, StepState.SKIPPED) for step in j.steps),
+    lambda j: sum(step.state in SATISFIED for step in j.steps),
     lambda j: len(j.steps),
     lambda j: j.deadline,
     lambda j: j.unwind_seconds,

@@ -9,6 +9,7 @@ from spectrum.core.errors import Actor, ErrorClass, Failure
 from spectrum.core.jobs.commands import Closing, Hint
 from spectrum.core.jobs.model import Job, Step
 from spectrum.core.jobs.table import (
+    SATISFIED,
     TERMINAL,
     Hold,
     JobState,
@@ -111,7 +112,7 @@ def close_as_unknown(turn: Turn, step: Step) -> None:
 def _give_up(turn: Turn, job: Job) -> Job:
     """An operation without an undo ends where it stands, and says what it left."""
     for step in job.steps:
-        if step.state not in (StepState.DONE, StepState.SKIPPED):
+        if step.state not in SATISFIED:
             close_as_unknown(turn, step)
             turn.put_step(
                 job.id, step, state=StepState.UNDO_FAILED if step.touched else StepState.SKIPPED, outstanding=False

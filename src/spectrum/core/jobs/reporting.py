@@ -15,6 +15,7 @@ from spectrum.core.jobs.ending import move, new_key, residue_of, unwind_step
 from spectrum.core.jobs.holding import change_health, check_fence, check_pool
 from spectrum.core.jobs.model import Attempt, Effect, Job, Numbered, Step
 from spectrum.core.jobs.table import (
+    SATISFIED,
     UNWOUND,
     Cause,
     Health,
@@ -291,7 +292,7 @@ class _Reading:
         job = self.job
         if job.state not in (JobState.RUNNING, JobState.CANCELLING):
             return
-        if all(step.state in (StepState.DONE, StepState.SKIPPED) for step in job.steps):
+        if all(step.state in SATISFIED for step in job.steps):
             move(self.turn, job, JobTrigger.ALL_DONE)
         elif job.state is JobState.RUNNING and (failed := _first_failed(job)):
             move(self.turn, job, JobTrigger.STEP_FAILED, Reason.STEP_FAILED, _as_job_failure(job, failed))
