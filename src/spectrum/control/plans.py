@@ -66,10 +66,7 @@ def _job_of(answer: object) -> Job:
 
 def _ahead_of_its_turn(job: Job, aggregate: Aggregate, around: Surroundings, catalog: Catalog) -> Planned:
     """The job would wait behind others: its plan as it would be if they changed nothing."""
-    instance = aggregate.instance
-    spec = job.spec or instance.accepted or instance.requested
-    effects = tuple(effect for _, effect in sorted(aggregate.effects.items()))
-    given = Given(instance, job, effects, aggregate.outlines.get(spec.release_id), around.target_kind)
+    given = Given.of(aggregate.instance, job, aggregate.effects, aggregate.outlines, around.target_kind)
     try:
         plan = catalog[job.operation, job.operation_version].plan(given)
     except PlanError as error:

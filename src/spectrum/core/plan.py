@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectrum.core import ids
 from spectrum.core.errors import SpectrumError
-from spectrum.core.ids import StepId
+from spectrum.core.ids import ReleaseId, StepId
 from spectrum.core.jobs.table import SATISFIED, UNWOUND, Lifecycle, StepState, Wants
 
 if TYPE_CHECKING:
@@ -92,10 +92,29 @@ class Given:
     outline: Any
     target_kind: str
 
+    @classmethod
+    def of(
+        cls,
+        instance: Instance,
+        job: Job,
+        effects: Mapping[tuple[str, str], Effect],
+        outlines: Mapping[ReleaseId, Any],
+        target_kind: str,
+    ) -> Given:
+        """What a plan of `job` made now sees. The release is the one that the job works towards, else the instance's own."""
+        spec = job.spec or instance.accepted or instance.requested
+        in_order = tuple(effect for _, effect in sorted(effects.items()))
+        return cls(instance, job, in_order, outlines.get(spec.release_id), target_kind)
+
     @property
     def present(self) -> Mapping[str, Effect]:
         """What is wanted present, by slot."""
         return {effect.slot: effect for effect in self.effects if effect.present}
+
+    def wanted(self, slots: Iterable[str]) -> dict[str, str | None]:
+        """Slot -> the key that is wanted there, or None where nothing is; sorted by slot."""
+        present = self.present
+        return {slot: present[slot].key if slot in present else None for slot in sorted(set(slots))}
 
 
 @dataclass(frozen=True, slots=True)

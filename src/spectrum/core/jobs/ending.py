@@ -252,9 +252,7 @@ def _refuse(turn: Turn, job: Job, reason: Reason, message: str) -> None:
 
 
 def _plan(turn: Turn, job: Job, operation: Operation) -> None:
-    effects = tuple(effect for _, effect in sorted(turn.effects.items()))
-    spec = job.spec or turn.instance.accepted or turn.instance.requested
-    given = Given(turn.instance, job, effects, turn.before.outlines.get(spec.release_id), turn.around.target_kind)
+    given = Given.of(turn.instance, job, turn.effects, turn.before.outlines, turn.around.target_kind)
     try:
         plan = operation.plan(given)
     except PlanError as error:
@@ -264,9 +262,7 @@ def _plan(turn: Turn, job: Job, operation: Operation) -> None:
         # Promotion is part of the end of the job before: a mistake in this operation must not keep that one from ending (P19).
         _refuse(turn, job, Reason.INVALID, f"Its plan could not be made ({type(error).__name__}: {error}).")
         return
-    slots = {node.slot for node in plan.nodes if node.slot}
-    present = given.present
-    baseline = {slot: (present[slot].key if slot in present else None) for slot in sorted(slots)}
+    baseline = given.wanted(node.slot for node in plan.nodes if node.slot)
     steps = _steps(turn, job, plan)
     turn.change_instance(active_job_id=job.id)
     job = turn.put(
