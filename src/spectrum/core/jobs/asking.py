@@ -104,10 +104,7 @@ def _enqueue(turn: Turn, command: Submit, operation: Operation) -> Job:
         lost_before=turn.around.lost,
     )
     deadline = turn.due(job, command.queue_seconds)
-    holder = instance.active_job_id or ""
-    job = turn.put(
-        job, deadline=deadline, waiting=turn.wait(WaitsFor.QUEUE, deadline, holder, f"whoever ends or cancels {holder}")
-    )
+    job = turn.put(job, deadline=deadline, waiting=turn.wait_in_queue(deadline))
     turn.secrets = command.secrets
     turn.job_fact(job, "submitted")
     turn.entry("job.submitted", job.id, operation=operation.name, instance_id=instance.id, generation=generation)

@@ -20,7 +20,6 @@ from spectrum.core.jobs.table import (
     StepCase,
     StepState,
     StepTrigger,
-    WaitsFor,
     Wants,
 )
 from spectrum.core.jobs.turn import Turn, ends_ownership, next_state, next_step_state
@@ -227,7 +226,7 @@ def _renumber_queue(turn: Turn) -> None:
     holder = turn.instance.active_job_id or ""
     for job in turn.waiters():
         if job.waiting is None or job.waiting.holder != holder:
-            turn.put(job, waiting=turn.wait(WaitsFor.QUEUE, job.deadline, holder, f"whoever ends or cancels {holder}"))
+            turn.put(job, waiting=turn.wait_in_queue(job.deadline))
 
 
 def _promote(turn: Turn, job: Job) -> None:
