@@ -24,6 +24,7 @@ from spectrum.core.jobs.table import (
 )
 from spectrum.core.jobs.turn import Turn, ends_ownership, next_state, next_step_state
 from spectrum.core.plan import Given, Node, Operation, Plan, PlanError, step_id
+from spectrum.core.product.extension import Retention
 
 PURGE_AGAIN = timedelta(hours=1)
 """After a purge that failed, before the clock asks for the next one."""
@@ -208,7 +209,7 @@ def set_lifecycle(turn: Turn, lifecycle: Lifecycle, job: Job) -> None:
 
 
 def _purge_at(turn: Turn, job: Job) -> datetime:
-    return turn.now + timedelta(seconds=float(job.parameters.get("retention_seconds", 7 * 86400)))
+    return turn.now + timedelta(seconds=float(job.parameters.get("retention_seconds", Retention().deleted)))
 
 
 # ---- promotion
