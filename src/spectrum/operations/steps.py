@@ -71,8 +71,7 @@ async def _healthy(context: Context) -> Output:
 
 async def _verify_running(context: Context) -> Output:
     """The post-condition: every service is healthy, and the instance answers through its own endpoint."""
-    services = [f"{service}/container" for service in context.step.arguments["services"]]
-    await _look_until(context, services)
+    await _look_until(context, _containers(context))
     for endpoint in context.step.arguments["endpoints"]:
         answer = await context.ask(endpoint)
         if not 200 <= answer.status < 400:
