@@ -207,9 +207,9 @@ class _Loading:
 
     async def _remembered(self) -> dict[int, Remembered]:
         keyed = {
-            (k.organization_id, k.method, k.path, k.key): position
+            asked.keyed.place: position
             for position, asked in reversed(list(enumerate(self.batch.asked)))
-            if (k := asked.keyed) is not None
+            if asked.keyed is not None
         }
         if not keyed:
             return {}
