@@ -31,6 +31,7 @@ _END = query("lease_end")
 _STATE = query("lease_state")
 _LAPSED = query("leases_lapsed")
 _OWNED = query("jobs_owned")
+_OWNED_BY_ENDED = query("jobs_owned_by_ended")
 _TICK = query("cell_tick")
 
 
@@ -56,14 +57,7 @@ class LeaseLane:
             if row is None:
                 raise Unavailable("the lease was not opened")
         # What older incarnations owned is found by the sweeper too: ended leases that still own jobs count as lapsed.
-        return rows.lease_of(row), await self._owned_by_ended(lease.worker_id)
-
-    async def _owned_by_ended(self, worker_id: str) -> tuple[Owned, ...]:
-        found: list[Owned] = []
-        for lapsed in await self.lapsed(1e9, 1000):
-            if lapsed.worker_id == worker_id:
-                found += await self.owned(lapsed.lease_id)
-        return tuple(found)
+        return rows.lease_of(row), tuple(map(_owned, await self._read(_OWNED_BY_ENDED, lease.worker_id)))
 
     async def beat(
         self, lease_id: LeaseId, organization_id: OrganizationId, incarnation: int, number: int
@@ -93,17 +87,7 @@ class LeaseLane:
         return tuple(await self.owned(lapsed.lease_id))
 
     async def owned(self, lease_id: LeaseId) -> Sequence[Owned]:
-        return [
-            Owned(
-                r["id"],
-                r["organization_id"],
-                r["instance_id"],
-                r["fence"],
-                r["claim_number"],
-                r["state"] == JobState.CANCELLING,
-            )
-            for r in await self._read(_OWNED, lease_id)
-        ]
+        return [_owned(row) for row in await self._read(_OWNED, lease_id)]
 
     async def tick(self, tolerance_seconds: float) -> datetime:
         moment: datetime = (await self._read(_TICK, tolerance_seconds))[0]["alive_at"]
@@ -119,3 +103,14 @@ class LeaseLane:
         with answerable():
             async with scoped(self.engine, [organization_id]) as connection:
                 yield connection
+
+
+def _owned(row: asyncpg.Record) -> Owned:
+    return Owned(
+        row["id"],
+        row["organization_id"],
+        row["instance_id"],
+        row["fence"],
+        row["claim_number"],
+        row["state"] == JobState.CANCELLING,
+    )

@@ -52,6 +52,11 @@ SELECT ended_at IS NULL AS live, organization_id FROM leases WHERE id = $1;
 -- What a lease holds.
 SELECT id, organization_id, instance_id, fence, claim_number, state FROM jobs WHERE lease_id = $1 ORDER BY id;
 
+-- name: jobs_owned_by_ended
+-- What the ended leases of a worker still hold.
+SELECT j.id, j.organization_id, j.instance_id, j.fence, j.claim_number, j.state FROM jobs j JOIN leases l ON l.id = j.lease_id
+WHERE j.lease_id IS NOT NULL AND l.worker_id = $1 AND l.ended_at IS NOT NULL ORDER BY l.id, j.id;
+
 -- name: cell_tick
 -- Moves the liveness row. A gap longer than the tolerance is time in which no lease and no deadline counted.
 UPDATE cell SET
