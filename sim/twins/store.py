@@ -31,10 +31,10 @@ from spectrum.core.jobs.store import (
     Loaded,
     Owned,
     Remembered,
-    Result,
+    Response,
+    Settlement,
     Unavailable,
     Uncertain,
-    Verdict,
     Written,
 )
 from spectrum.core.jobs.table import Hold, JobState, Lifecycle
@@ -241,13 +241,13 @@ class MemoryStore:
         self.line = Line(faults, Unavailable)
         self._faults = faults
 
-    async def transact(self, batch: Batch) -> Sequence[Result]:
+    async def transact(self, batch: Batch) -> Sequence[Response]:
         database = self.database
         database.transactions += 1
         transaction = f"tx{database.transactions}"
-        results: list[Result] = []
+        results: list[Response] = []
 
-        def work() -> Sequence[Result]:
+        def work() -> Sequence[Response]:
             if transaction not in database.committed:
                 if transaction in database.aborted:
                     raise Unavailable("the server has rolled it back")
@@ -260,7 +260,7 @@ class MemoryStore:
         except Unavailable as error:
             raise Uncertain(transaction, results) from error
 
-    def _commit(self, batch: Batch) -> Sequence[Result]:
+    def _commit(self, batch: Batch) -> Sequence[Response]:
         database = self.database
         lease = database.leases.get(batch.claim.lease_id) if batch.claim else None
         loaded = database.load(batch.asked, lease, self._busy(batch.asked))
@@ -276,12 +276,12 @@ class MemoryStore:
         held = {each.command.instance_id for each in asked} & self.database.held
         return frozenset(each.command.instance_id for each in asked if self._faults.strikes(BUSY)) | frozenset(held)
 
-    async def settle(self, transaction: str) -> Verdict:
-        def work() -> Verdict:
+    async def settle(self, transaction: str) -> Settlement:
+        def work() -> Settlement:
             if transaction in self.database.committed:
-                return Verdict.COMMITTED
+                return Settlement.COMMITTED
             self.database.aborted.add(transaction)
-            return Verdict.ABORTED
+            return Settlement.ABORTED
 
         return await self._call("store.settle", work)
 

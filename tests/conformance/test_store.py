@@ -36,9 +36,9 @@ from spectrum.core.jobs.store import (
     Keyed,
     Lapsed,
     Loaded,
-    Result,
+    Response,
+    Settlement,
     Uncertain,
-    Verdict,
     Written,
 )
 from spectrum.core.jobs.table import Hold, JobState, Lifecycle, Phase, WaitsFor
@@ -98,7 +98,7 @@ class Hand:
     def keyed(self, key: str, digest: str = "d") -> Keyed:
         return Keyed(self.harness.tenant.organization, "POST", "/v1/instances", key, digest, _respond)
 
-    async def transact(self, *asked: Any, claim: ClaimOf | None = None) -> list[Result]:
+    async def transact(self, *asked: Any, claim: ClaimOf | None = None) -> list[Response]:
         batch = tuple(each if isinstance(each, Asked) else Asked(each) for each in asked)
         return list(await self.store.transact(Batch(batch, Folding(batch, CATALOG, claim), claim)))
 
@@ -117,7 +117,7 @@ class Hand:
         lease = Lease(lease_id, harness.worker, harness.tenant.organization, harness.pool, 0, NOW, NOW)
         return await self.store.open_lease(lease, boot)
 
-    async def claim(self, lease: Lease, *jobs: Job, want: int = 8, number: int | None = None) -> list[Result]:
+    async def claim(self, lease: Lease, *jobs: Job, want: int = 8, number: int | None = None) -> list[Response]:
         if number is None:
             number = self.claims[lease.id] = self.claims.get(lease.id, 0) + 1
         owner = Owner(lease.id, lease.worker_id, lease.incarnation, number)
@@ -392,9 +392,9 @@ async def test_two_of_one_name_in_one_batch_are_told_apart(hand: Hand) -> None:
 # ---- settle
 
 
-@pytest.mark.parametrize(("loss", "verdict"), [(Loss.ANSWER, Verdict.COMMITTED), (Loss.REQUEST, Verdict.ABORTED)])
+@pytest.mark.parametrize(("loss", "verdict"), [(Loss.ANSWER, Settlement.COMMITTED), (Loss.REQUEST, Settlement.ABORTED)])
 async def test_what_became_of_a_commit_without_an_answer_is_known_afterwards(
-    hand: Hand, loss: Loss, verdict: Verdict
+    hand: Hand, loss: Loss, verdict: Settlement
 ) -> None:
     create = hand.create()
     with hand.harness.losing(loss), pytest.raises(Uncertain) as caught:
@@ -405,8 +405,8 @@ async def test_what_became_of_a_commit_without_an_answer_is_known_afterwards(
 
     [answer] = await hand.transact(create)
     assert isinstance(answer, Submitted)
-    assert answer.attached is (verdict is Verdict.COMMITTED)
-    if verdict is Verdict.COMMITTED:
+    assert answer.attached is (verdict is Settlement.COMMITTED)
+    if verdict is Settlement.COMMITTED:
         [uncertain] = caught.value.results
         assert isinstance(uncertain, Submitted)
         assert uncertain.job == answer.job
@@ -422,7 +422,7 @@ async def test_a_verdict_about_a_commit_that_is_still_under_way_stays_true(hand:
 
     [answer] = await hand.transact(create)
     assert isinstance(answer, Submitted)
-    assert answer.attached is (verdict is Verdict.COMMITTED)
+    assert answer.attached is (verdict is Settlement.COMMITTED)
 
 
 # ---- claims

@@ -161,8 +161,8 @@ MUTANTS = (
                 Engine,
                 "_commit",
                 {
-                    "await self._settle(uncertain) is Verdict.ABORTED": "not hasattr(fold, 'answers')"
-                    " and await self._settle(uncertain) is Verdict.ABORTED",
+                    "await self._settle(uncertain) is Settlement.ABORTED": "not hasattr(fold, 'answers')"
+                    " and await self._settle(uncertain) is Settlement.ABORTED",
                     "results = uncertain.results": "results = fold.answers",
                 },
             ),

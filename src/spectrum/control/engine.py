@@ -22,11 +22,11 @@ from spectrum.core.jobs.store import (
     Batch,
     ClaimOf,
     Deferred,
-    Result,
+    Response,
+    Settlement,
     Store,
     Unavailable,
     Uncertain,
-    Verdict,
 )
 from spectrum.core.plan import Catalog
 from spectrum.ports import Clock, Spawner
@@ -77,7 +77,7 @@ class Engine:
         results = await self._claim(tuple(Asked(command) for command in claims), of)
         return [result for result in results or () if not isinstance(result, Deferred)]
 
-    async def _claim(self, asked: tuple[Asked, ...], of: ClaimOf) -> Sequence[Result] | None:
+    async def _claim(self, asked: tuple[Asked, ...], of: ClaimOf) -> Sequence[Response] | None:
         """What became of the claim; None where nothing was committed, because every one of `asked` breaks its transaction.
 
         One that does so must not keep the pool from all others (P19): half of them is tried, then the other half, until a
@@ -126,7 +126,7 @@ class Engine:
         for pending in taken:
             await self._flush([pending])
 
-    async def _commit(self, asked: tuple[Asked, ...], claim: ClaimOf | None = None) -> Sequence[Result]:
+    async def _commit(self, asked: tuple[Asked, ...], claim: ClaimOf | None = None) -> Sequence[Response]:
         """Transact until the outcome is known.
 
         Raises `Unavailable` only where nothing was done.
@@ -137,20 +137,20 @@ class Engine:
             try:
                 results = await self.store.transact(batch)
             except Uncertain as uncertain:
-                if await self._settle(uncertain) is Verdict.ABORTED:
+                if await self._settle(uncertain) is Settlement.ABORTED:
                     continue
                 results = uncertain.results
             self.committed([each.command for each in asked], fold.hints)
             return results
 
-    async def _settle(self, uncertain: Uncertain) -> Verdict:
+    async def _settle(self, uncertain: Uncertain) -> Settlement:
         while True:
             try:
                 return await self.store.settle(uncertain.transaction)
             except Unavailable:
                 await self.clock.sleep(SETTLE_PAUSE)
 
-    async def _deliver(self, taken: list[_Pending], results: Sequence[Result]) -> None:
+    async def _deliver(self, taken: list[_Pending], results: Sequence[Response]) -> None:
         deferred = [pending for pending, result in zip(taken, results, strict=True) if isinstance(result, Deferred)]
         for pending, result in zip(taken, results, strict=True):
             if not isinstance(result, Deferred):
@@ -168,7 +168,7 @@ class Engine:
             await self.clock.sleep(DEFERRAL_PAUSE)
 
 
-def _answer(pending: _Pending, result: Result) -> None:
+def _answer(pending: _Pending, result: Response) -> None:
     if pending.future.done():
         return
     match result:

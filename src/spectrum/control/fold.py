@@ -33,7 +33,7 @@ from spectrum.core.jobs.store import (
     Keyed,
     Loaded,
     Remembered,
-    Result,
+    Response,
     Written,
 )
 from spectrum.core.plan import Catalog
@@ -75,14 +75,14 @@ class _Folding:
         results = tuple(self.one(position, each) for position, each in enumerate(asked))
         return self.folded(results)
 
-    def folded(self, results: tuple[Result, ...], lease: Lease | None = None) -> Folded:
+    def folded(self, results: tuple[Response, ...], lease: Lease | None = None) -> Folded:
         written = {
             instance_id: Written(self.loaded.aggregates.get(instance_id), after, tuple(self.consequences[instance_id]))
             for instance_id, after in self.after.items()
         }
         return Folded(results, written, self.remember, tuple(self.evidence), lease, self.breakers)
 
-    def one(self, position: int, asked: Asked) -> Result:
+    def one(self, position: int, asked: Asked) -> Response:
         command = asked.command
         if position in self.loaded.busy_keys or command.instance_id in self.loaded.busy:
             return DEFERRED
@@ -111,7 +111,7 @@ class _Folding:
             self.remember[position] = keyed.respond(answer)
             self.fresh[keyed.place] = Remembered(keyed.request_digest, self.remember[position])
 
-    def _decide(self, asked: Asked) -> Result:
+    def _decide(self, asked: Asked) -> Response:
         command = asked.command
         aggregate = self.after.get(command.instance_id) or self.loaded.aggregates.get(command.instance_id)
         if aggregate is None:
@@ -155,7 +155,7 @@ def _claiming(loaded: Loaded, catalog: Catalog, asked: Sequence[Asked], claim: C
         return folding.folded(tuple(Rejection(lease_ended(claim.lease_id)) for _ in asked))
     if claim.number <= lease.claim:
         return folding.folded(tuple(_held_again(loaded, lease, each, claim) for each in asked))
-    results: list[Result] = []
+    results: list[Response] = []
     granted: list[tuple[str, int]] = []
     full = False
     for position, each in enumerate(asked):
@@ -179,7 +179,7 @@ def _claim_in(asked: Asked) -> Claim:
     return asked.command
 
 
-def _held_again(loaded: Loaded, lease: Lease, asked: Asked, claim: ClaimOf) -> Result:
+def _held_again(loaded: Loaded, lease: Lease, asked: Asked, claim: ClaimOf) -> Response:
     """The same answer to the same claim number, for what is still held under it."""
     command = _claim_in(asked)
     aggregate = loaded.aggregates.get(command.instance_id)

@@ -21,10 +21,10 @@ from spectrum.core.jobs.store import (
     Candidate,
     Loaded,
     Remembered,
-    Result,
+    Response,
+    Settlement,
     Unavailable,
     Uncertain,
-    Verdict,
 )
 from spectrum.core.product.outline import Outline
 from spectrum.db import reading, rows, writing
@@ -55,14 +55,14 @@ _SINCE = " since "
 class PostgresStore(LeaseLane):
     """The store: the aggregates' lane over the same pools as the leases'."""
 
-    async def transact(self, batch: Batch) -> Sequence[Result]:
+    async def transact(self, batch: Batch) -> Sequence[Response]:
         while True:
             try:
                 return await self._transact_once(batch)
             except BUSY:
                 continue
 
-    async def _transact_once(self, batch: Batch) -> Sequence[Result]:
+    async def _transact_once(self, batch: Batch) -> Sequence[Response]:
         with answerable():
             connection = await self.engine.acquire(timeout=ACQUIRE_SECONDS)
         try:
@@ -70,7 +70,7 @@ class PostgresStore(LeaseLane):
         finally:
             await give_back(self.engine, connection)
 
-    async def _in_transaction(self, connection: Pooled, batch: Batch) -> Sequence[Result]:
+    async def _in_transaction(self, connection: Pooled, batch: Batch) -> Sequence[Response]:
         transaction = connection.transaction()
         try:
             await transaction.start()
@@ -104,7 +104,7 @@ class PostgresStore(LeaseLane):
             raise Unavailable("the database did not say which transaction this is")
         return f"{row['xid']}{_SINCE}{row['run']}"
 
-    async def settle(self, transaction: str) -> Verdict:
+    async def settle(self, transaction: str) -> Settlement:
         """Where PostgreSQL can't tell any more (too long ago, or it recovered from a crash since: a transaction id that was not
         written down is given out again) the verdict is `ABORTED`: every command may be applied again, a repeat changes nothing.
         """
@@ -112,7 +112,7 @@ class PostgresStore(LeaseLane):
         while True:
             status = (await self._read(_STATUS, xid, run))[0]["status"]
             if status != "in progress":
-                return Verdict.COMMITTED if status == "committed" else Verdict.ABORTED
+                return Settlement.COMMITTED if status == "committed" else Settlement.ABORTED
             await self.clock.sleep(IN_PROGRESS_PAUSE)
 
     async def claimable(

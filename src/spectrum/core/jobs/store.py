@@ -28,13 +28,13 @@ class Unavailable(SpectrumError):
 class Uncertain(SpectrumError):
     """The acknowledgement of a commit was lost. `transaction` settles it; `results` hold if it committed."""
 
-    def __init__(self, transaction: str, results: Sequence[Result]) -> None:
+    def __init__(self, transaction: str, results: Sequence[Response]) -> None:
         super().__init__(f"the commit of transaction {transaction} was not acknowledged")
         self.transaction = transaction
         self.results = results
 
 
-class Verdict(StrEnum):
+class Settlement(StrEnum):
     """What became of a transaction."""
 
     COMMITTED = "committed"
@@ -47,7 +47,7 @@ class Deferred:
 
 DEFERRED = Deferred()
 
-Result = Answer | Repeated | Rejection | Deferred
+Response = Answer | Repeated | Rejection | Deferred
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class Written:
 class Folded:
     """The result of a fold: an answer for every command, and what is to be written with them."""
 
-    results: tuple[Result, ...]
+    results: tuple[Response, ...]
     written: Mapping[InstanceId, Written] = field(default_factory=dict)
     remember: Mapping[int, Repeated] = field(default_factory=dict)  # by position: answers to store under their keys
     evidence: tuple[Rejection, ...] = ()
@@ -186,13 +186,13 @@ class Beat:
 class Store(Protocol):
     """The system of record, as the engine needs it. Every method may raise `Unavailable`."""
 
-    async def transact(self, batch: Batch) -> Sequence[Result]:
+    async def transact(self, batch: Batch) -> Sequence[Response]:
         """Lock, load, fold, write, commit: one result for every command, in their order.
 
         Raises `Unavailable` (nothing was done) or `Uncertain`.
         """
 
-    async def settle(self, transaction: str) -> Verdict:
+    async def settle(self, transaction: str) -> Settlement:
         """What became of a transaction whose acknowledgement was lost. Waits while it is still in progress."""
 
     async def claimable(
