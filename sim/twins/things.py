@@ -9,7 +9,7 @@ from typing import assert_never
 from sim.hosts import EPOCH
 from sim.loop import SimLoop
 from spectrum.core.product.resources import Base, Facts, Hook, RestartPolicy, Service, Volume
-from spectrum.providers.protocol import Call, Exit, Health, Observed, Presence, Resource, digest_of
+from spectrum.providers.protocol import Call, Exit, Observed, Presence, Resource, SlotHealth, digest_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Thing:
                 return self._hook(seen, age)
             case Service():
                 health = self._health(self.resource, age)
-                return replace(seen, health=health, tail=() if health is Health.HEALTHY else self.script.tail)
+                return replace(seen, health=health, tail=() if health is SlotHealth.HEALTHY else self.script.tail)
             case Base() | Volume():
                 return replace(seen, running=False)
             case _:
@@ -85,14 +85,14 @@ class Thing:
         end = moment(self.started + self.script.runs_for)
         return replace(seen, running=False, exit=Exit(self.script.code, end, self.script.tail))
 
-    def _health(self, service: Service, age: float) -> Health:
+    def _health(self, service: Service, age: float) -> SlotHealth:
         if not self.running or self.sick:
-            return Health.UNHEALTHY
+            return SlotHealth.UNHEALTHY
         after, check = self.script.healthy_after, service.health
         if after is not None and age >= after:
-            return Health.HEALTHY
+            return SlotHealth.HEALTHY
         patience = 0.0 if check is None else check.start_period + check.interval * check.retries
-        return Health.STARTING if age < max(patience, after or 0.0) else Health.UNHEALTHY
+        return SlotHealth.STARTING if age < max(patience, after or 0.0) else SlotHealth.UNHEALTHY
 
 
 def now() -> float:

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from spectrum.core.errors import ErrorClass, Fault, StaleFence
-from spectrum.providers.protocol import Health, Observed, Presence, digest_of
+from spectrum.providers.protocol import Observed, Presence, SlotHealth, digest_of
 from tests.conformance.hand import DEADLINE, Hand
 from tests.conformance.harness import HARNESSES, Harness
 
@@ -285,11 +285,11 @@ async def test_a_container_without_its_base_is_a_conflict(hand: Hand) -> None:
 
 async def test_health_goes_from_starting_to_healthy_to_unhealthy(hand: Hand) -> None:
     service = hand.harness.web(await hand.ground())
-    assert (await hand.ensure("web/container", service)).health is Health.STARTING
+    assert (await hand.ensure("web/container", service)).health is SlotHealth.STARTING
 
-    await hand.until("web/container", lambda seen: seen.health is Health.HEALTHY)
+    await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
     await hand.harness.sicken(hand.instance)
-    sick = await hand.until("web/container", lambda seen: seen.health is Health.UNHEALTHY)
+    sick = await hand.until("web/container", lambda seen: seen.health is SlotHealth.UNHEALTHY)
 
     assert sick.running
     assert sick.tail
@@ -297,10 +297,10 @@ async def test_health_goes_from_starting_to_healthy_to_unhealthy(hand: Hand) -> 
 
 async def test_a_service_that_dies_is_started_again_and_counted(hand: Hand) -> None:
     await hand.web()
-    await hand.until("web/container", lambda seen: seen.health is Health.HEALTHY)
+    await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
 
     await hand.harness.kill(hand.instance)
-    seen = await hand.until("web/container", lambda seen: seen.restarts == 1 and seen.health is Health.HEALTHY)
+    seen = await hand.until("web/container", lambda seen: seen.restarts == 1 and seen.health is SlotHealth.HEALTHY)
 
     assert (seen.running, seen.key) == (True, "key.1")
 

@@ -20,7 +20,9 @@ class Presence(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Health(StrEnum):
+class SlotHealth(StrEnum):
+    """How the service in a slot is, by its own health check; the health of the whole instance is `core.jobs.table.Health`."""
+
     HEALTHY = "healthy"
     STARTING = "starting"
     UNHEALTHY = "unhealthy"
@@ -47,7 +49,7 @@ class Observed:
     token: int = 0
     spec_digest: str = ""
     running: bool = False
-    health: Health = Health.UNKNOWN
+    health: SlotHealth = SlotHealth.UNKNOWN
     restarts: int = 0
     exit: Exit | None = None
     facts: Facts | None = None  # of the base

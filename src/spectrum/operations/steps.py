@@ -10,7 +10,7 @@ from typing import Any
 
 from spectrum.core.errors import Actor, ErrorClass, Fault
 from spectrum.core.jobs.table import Wants
-from spectrum.core.observation import Health, Observed, Presence, record_of
+from spectrum.core.observation import Observed, Presence, SlotHealth, record_of
 from spectrum.core.plan import Given, Node, Plan, PlanError
 from spectrum.core.product.outline import HookOutline, Outline, ServiceOutline
 from spectrum.operations.context import Action, Context, Output
@@ -107,7 +107,7 @@ def _what_is_wrong(seen: Observed | None) -> str:
         return ""  # a service that completes
     if not seen.running:
         return f"has ended (exit code {seen.exit.code})" if seen.exit else "is not running"
-    if seen.health is not Health.HEALTHY:
+    if seen.health is not SlotHealth.HEALTHY:
         return f"is {seen.health}"
     return ""
 

@@ -18,20 +18,20 @@ from enum import StrEnum
 from typing import Protocol
 
 from spectrum.core.ids import InstanceId
-from spectrum.core.observation import Condition, Exit, Health, Item, LogLine, Observed, Presence
+from spectrum.core.observation import Condition, Exit, Item, LogLine, Observed, Presence, SlotHealth
 from spectrum.core.product.resources import Artifact, Base, File, Hook, Service, Volume
 
 __all__ = [
     "Call",
     "Condition",
     "Exit",
-    "Health",
     "Item",
     "LogLine",
     "Observed",
     "Presence",
     "Provider",
     "Resource",
+    "SlotHealth",
     "Strength",
     "digest_of",
 ]

@@ -22,7 +22,7 @@ from spectrum.providers.process import ProcessProvider, interpreters
 from spectrum.providers.process.shim import accounts, ports
 from spectrum.providers.process.shim.refusals import Refusal
 from spectrum.providers.process.supervisors import private_parent
-from spectrum.providers.protocol import Health, Presence
+from spectrum.providers.protocol import Presence, SlotHealth
 from tests.conformance.hand import Hand
 from tests.conformance.harness import process_harness
 from tests.providers.process.host import NOTHING, traces
@@ -76,7 +76,7 @@ async def test_two_targets_give_one_instance_id_a_life_each() -> None:
         async def start(hand: Hand) -> None:
             service = hand.harness.web(await hand.ground())
             await hand.ensure("web/container", service)
-            await hand.until("web/container", lambda seen: seen.health is Health.HEALTHY)
+            await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
             facts = (await hand.look("instance/base")).facts
             assert facts is not None
             found.append(facts)
@@ -87,7 +87,7 @@ async def test_two_targets_give_one_instance_id_a_life_each() -> None:
         await one.provider.remove(one.call("instance/base", "key.1"))
 
         assert found[0].ports["web/80"] != found[1].ports["web/80"]
-        assert (await two.look("web/container")).health is Health.HEALTHY
+        assert (await two.look("web/container")).health is SlotHealth.HEALTHY
         await two.provider.remove(two.call("instance/base", "key.1"))
         assert await first.residue(one.instance) == await second.residue(one.instance) == []
         assert traces(one.instance) == NOTHING

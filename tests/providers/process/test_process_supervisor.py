@@ -20,7 +20,7 @@ from spectrum.core.errors import Fault, StaleFence
 from spectrum.core.product.resources import Facts, File, Hook, Limits, RestartPolicy, Service
 from spectrum.providers.process import ProcessProvider
 from spectrum.providers.process.shim.durable import Identity
-from spectrum.providers.protocol import Health, Presence
+from spectrum.providers.protocol import Presence, SlotHealth
 from tests.conformance.hand import DEADLINE, Hand
 from tests.providers.process.host import NOTHING, command_lines, environments, traces
 
@@ -69,12 +69,12 @@ async def gone(pid: int) -> None:
 
 async def test_services_outlive_their_supervisor_and_are_found_again(hand: Hand, target: ProcessProvider) -> None:
     await hand.web()
-    await hand.until("web/container", lambda seen: seen.health is Health.HEALTHY)
+    await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
     before = main_pid(target, hand, "web/container")
 
     await kill_supervisor(hand)
     assert Identity.of(before) is not None
-    seen = await hand.until("web/container", lambda seen: seen.health is Health.HEALTHY)
+    seen = await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
 
     assert (seen.restarts, seen.running, seen.key) == (0, True, "key.1")
     assert copies(hand, "web/container") == [before]
@@ -106,7 +106,7 @@ async def test_a_service_that_died_unwatched_is_started_again_once(hand: Hand, t
     await kill_supervisor(hand)
     os.kill(pid, signal.SIGKILL)
     await gone(pid)
-    seen = await hand.until("web/container", lambda seen: seen.health is Health.HEALTHY)
+    seen = await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
 
     assert seen.restarts == 1
     assert len(copies(hand, "web/container")) == 1
@@ -224,7 +224,7 @@ async def test_a_newer_fence_waits_for_what_an_older_one_began(hand: Hand, targe
     facts = await hand.ground()
     trap = script("trap 'sleep 1; exit 0' TERM; echo up; while :; do sleep 0.1; done", hand, facts)
     await hand.ensure("web/container", trap)
-    await hand.until("web/container", lambda seen: "up" in seen.tail or seen.health is Health.HEALTHY)
+    await hand.until("web/container", lambda seen: "up" in seen.tail or seen.health is SlotHealth.HEALTHY)
     order: list[str] = []
 
     async def old() -> None:
@@ -304,7 +304,7 @@ async def test_on_failure_restarts_as_often_as_it_may_and_keeps_the_last_words(h
     ended = await hand.until("web/container", lambda seen: seen.tail.count("no luck") == 3)
 
     assert seen.exit is not None
-    assert (seen.exit.code, seen.health) == (9, Health.UNHEALTHY)
+    assert (seen.exit.code, seen.health) == (9, SlotHealth.UNHEALTHY)
     assert ended.restarts == 2
 
 
@@ -364,7 +364,7 @@ async def test_a_stolen_port_is_told_and_never_counts_as_health(hand: Hand) -> N
             "web/container", lambda seen: any(condition.reason == "port_taken" for condition in seen.conditions)
         )
 
-    assert seen.health is not Health.HEALTHY
+    assert seen.health is not SlotHealth.HEALTHY
 
 
 async def test_secrets_stand_in_0400_files_and_neither_in_the_journal_nor_on_a_command_line(
@@ -422,7 +422,7 @@ async def test_limits_hold_or_a_condition_says_that_they_do_not(hand: Hand, targ
 
 async def test_shutdown_stops_everything_and_revive_brings_the_same_back(hand: Hand, target: ProcessProvider) -> None:
     await hand.web()
-    await hand.until("web/container", lambda seen: seen.health is Health.HEALTHY)
+    await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
 
     assert await target.shutdown() == (hand.instance,)
     assert traces(hand.instance).processes == frozenset()
@@ -430,7 +430,7 @@ async def test_shutdown_stops_everything_and_revive_brings_the_same_back(hand: H
     await target.supervisors.ended(hand.instance, DEADLINE)
 
     assert await target.revive() == (hand.instance,)
-    seen = await hand.until("web/container", lambda seen: seen.health is Health.HEALTHY)
+    seen = await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
     assert (seen.key, seen.restarts) == ("key.1", 0)
     assert await target.revive() == ()
 
@@ -452,7 +452,7 @@ async def test_a_purged_instance_leaves_the_host_as_it_was(hand: Hand, target: P
     assert before.ports == {str(facts.ports["web/80"])}
     await hand.ensure("web/container", hand.harness.web(facts))
     await hand.ensure("web/count", hand.harness.count(facts))
-    await hand.until("web/container", lambda seen: seen.health is Health.HEALTHY)
+    await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
 
     await hand.provider.remove(hand.call("instance/base", "key.1"))
 
