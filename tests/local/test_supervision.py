@@ -15,6 +15,7 @@ from spectrum.local import identity, lifecycle
 from spectrum.local.child import read_record
 from spectrum.local.errors import LocalError
 from spectrum.local.home import Home, write
+from spectrum.local.parts import accepts
 from tests.local.conftest import free_ports, listener, processes_of, program, until
 
 
@@ -146,6 +147,18 @@ def test_a_stranger_on_its_port_does_not_make_a_part_run(home: Home) -> None:
         stranger.listen()
         with pytest.raises(LocalError, match="not ready"):
             lifecycle.await_running(home, ("mute",), timeout=1.0)
+
+
+def test_a_part_runs_once_what_others_read_of_it_is_there_too(home: Home) -> None:
+    address = home.root / "address"
+    write(address, "of an earlier start")
+    (port,) = free_ports(1)
+    lifecycle.start(home, (listener(home, "part", port, gives_files=(str(address),)),))
+    until(lambda: accepts(port))
+    with pytest.raises(LocalError, match="not ready"):
+        lifecycle.await_running(home, ("part",), timeout=1.0)
+    write(address, "here")
+    lifecycle.await_running(home, ("part",), timeout=30.0)
 
 
 def test_two_installations_run_side_by_side(make_home: Callable[[str], Home]) -> None:

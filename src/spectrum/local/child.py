@@ -104,7 +104,9 @@ class Child:
         }
 
     def _is_ready(self, pid: int) -> bool:
-        """Whether its port is open, and open by itself: a stranger there is no sign of life."""
+        """Whether what others need of it is there, and its port open by itself: a stranger there is no sign of life."""
+        if not all(Path(path).exists() for path in self.part.gives_files):
+            return False
         port = self.part.port
         return port is None or (accepts(port) and (self.part.adopts or listens(pid, port)))
 
@@ -124,6 +126,8 @@ class Child:
 
     def _start(self) -> None:
         record = self._home.record(self.part.name)
+        for path in self.part.gives_files:
+            Path(path).unlink(missing_ok=True)
         with self._home.log(self.part.name).open("ab") as log:
             launcher = ["/bin/sh", "-c", _LAUNCHER, "sh", str(record), self.part.digest]
             self._popen = subprocess.Popen(
