@@ -61,9 +61,9 @@ class Child:
         """Take over what runs already, if it is what the part asks for now; else stop it. The next start is at once."""
         self.part = part
         self._quick_ends, self._start_at = 0, 0.0
-        if self._identity is None and (found := read_record(self._home, part.name)):
-            self._watch(found[0])
         recorded = read_record(self._home, part.name)
+        if self._identity is None and recorded is not None:
+            self._watch(recorded[0])
         if self._identity is not None and (recorded is None or recorded[1] != part.digest):
             say(f"{part.name} has changed and is started anew")
             self.stop()
