@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -112,16 +112,6 @@ class Scene:
                 waits = [copy.plane.wakeups.wait(self.hand.instance, 0.5) for copy in self.copies]
                 await asyncio.gather(*waits)
         return row
-
-
-async def eventually(condition: Callable[[], Awaitable[bool] | bool]) -> None:
-    """Return once it holds, looked at again and again. Fails after `DEADLINE`."""
-    async with asyncio.timeout(DEADLINE):
-        while True:
-            held = condition()
-            if held if isinstance(held, bool) else await held:
-                return
-            await CLOCK.sleep(0.02)
 
 
 @asynccontextmanager
