@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -17,19 +16,12 @@ from spectrum.core.errors import Problem
 from spectrum.transports.poll import PollLink
 from spectrum.transports.protocol import Chunk, Incarnation, LogsAsked, Onward, Room
 from tests.api.support import Answered, Caller
-from tests.api.watching import DEADLINE, Scene, scene
-from tests.postgres import Database
+from tests.api.watching import DEADLINE, Scene
 from tests.waiting import eventually, until
 
 pytestmark = pytest.mark.anyio
 PATH = "/v1/instances/acme/logs"
 LINE = {"at": "2026-11-23T10:00:00Z", "service": "web", "stream": "stdout", "text": "hello"}
-
-
-@pytest.fixture
-async def stage(database: Database, tmp_path: Path) -> AsyncIterator[Scene]:
-    async with scene(database, tmp_path) as made:
-        yield made
 
 
 @asynccontextmanager
