@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -14,16 +13,10 @@ from spectrum.api import models
 from spectrum.core.jobs.table import JobState
 from spectrum.core.sealing import Context, Sealed
 from spectrum.sdk import models as sdk
-from tests.api.support import Answered, Api, Caller
-from tests.api.vendor import KINTO, URL, Vendor, failing, publish, vendor
+from tests.api.support import Answered, Caller
+from tests.api.vendor import KINTO, URL, Vendor, failing, publish
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def here(api: Api) -> AsyncIterator[Vendor]:
-    async with vendor(api) as made:
-        yield made
 
 
 def allowed(instance: dict[str, Any]) -> set[str]:

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from spectrum.providers.process.shim.durable import Identity
 from spectrum.providers.protocol import Presence, SlotHealth
 from tests.conformance.hand import DEADLINE, Hand
 from tests.providers.process.host import NOTHING, command_lines, environments, traces
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -54,13 +54,6 @@ def script(text: str, hand: Hand, facts: Facts, **more: object) -> Service:
     """A service that is a shell script, without port and health check."""
     service = replace(hand.harness.web(facts), command=("sh", "-c", text), ports=(), health=None, mounts=())
     return replace(service, **more)  # type: ignore[arg-type]
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    """Return once it holds: what other processes do is no event here. Fails after `DEADLINE`."""
-    with anyio.fail_after(DEADLINE):
-        while not condition():  # noqa: ASYNC110
-            await anyio.sleep(0.01)
 
 
 async def gone(pid: int) -> None:

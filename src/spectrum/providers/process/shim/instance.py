@@ -67,8 +67,7 @@ class Instance:
         return {main.pid for main in mains if main is not None and main.alive()}
 
     def whole(self) -> Scope:
-        uid = self.account.uid if self.account.own else None
-        return Scope(self.mark, uid, self.groups.leaves(), whole_account=True)
+        return Scope(self.mark, self.account.own_uid, self.groups.leaves(), whole_account=True)
 
     # Calls. Each holds its slot's turn from the check of its fence to the answer.
 
@@ -182,7 +181,7 @@ class Instance:
         files.fill(self.command, order, self.account)
 
     def _make_unit(self, slot: str, record: dict[str, Any], service: dict[str, Any], spec: dict[str, Any]) -> None:
-        Scope(f"{self.mark}/{slot}", self.account.uid if self.account.own else None).kill()
+        Scope(f"{self.mark}/{slot}", self.account.own_uid).kill()
         self._refuse_taken_ports(spec)
         folder = self.unit_folder(slot)
         files.clear(folder)
@@ -197,7 +196,7 @@ class Instance:
 
     def _refuse_taken_ports(self, spec: dict[str, Any]) -> None:
         for port in spec["ports"].values():
-            if listeners.belongs(port, self.roots(), self.account.uid if self.account.own else None) is False:
+            if listeners.belongs(port, self.roots(), self.account.own_uid) is False:
                 message = f"port {port} is held by {listeners.holder(port)}, not by this instance; end that process"
                 raise Refusal(TRANSIENT, "port-taken", message)
 

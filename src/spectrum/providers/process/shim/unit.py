@@ -44,7 +44,7 @@ class Unit:
         self.pump = Pump(self.folder, home.log, self.spec["log"])
         self.leaves = home.groups.leaf(self.spec["log"].replace("/", "~"))
         self.unlimited = home.groups.limit(self.leaves, self.spec["limits"])
-        self.scope = Scope(f"{home.mark}/{slot}", home.account.uid if home.account.own else None, self.leaves)
+        self.scope = Scope(f"{home.mark}/{slot}", home.account.own_uid, self.leaves)
         self.counter = health.Counter(self.spec["health"], time.monotonic())
         self.wake = os.eventfd(0, os.EFD_NONBLOCK)
         self.stopping = False
@@ -80,17 +80,7 @@ class Unit:
 
     def held(self) -> bool:
         """True where a keeper of an earlier supervisor runs."""
-        try:
-            lock = os.open(self.folder + ".lock", os.O_RDWR)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(lock)
-        return False
+        return durable.is_locked(self.folder + ".lock")
 
     def kick(self) -> bool:
         """Have it running: it does, or it starts again now. False where it is over, and needs a new unit."""
@@ -295,7 +285,7 @@ class Unit:
     def port_problem(self) -> tuple[str, str] | None:
         """Reason and message, where a port of the service isn't answered by the instance itself."""
         for port in self.spec["ports"].values():
-            match listeners.belongs(port, self.home.roots(), self.home.account.uid if self.home.account.own else None):
+            match listeners.belongs(port, self.home.roots(), self.home.account.own_uid):
                 case False:
                     return "port_taken", f"port {port} is held by {listeners.holder(port)}, not by this instance"
                 case None:
