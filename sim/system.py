@@ -453,7 +453,7 @@ class System:
     answers: dict[str, list[Any]] = field(default_factory=dict)  # to each key, in order
 
     def __post_init__(self) -> None:
-        self.database = MemoryDatabase(outlines={RELEASE: self.product})
+        self.database = MemoryDatabase(tolerance=3 * SWEEP_SECONDS, outlines={RELEASE: self.product})
         self.target = MemoryTarget(self.world.faults, self.strength)
         self.wire = Wire(self.world.faults)
         self.addresses = tuple(f"control-{number}" for number in range(1, self.planes + 1))

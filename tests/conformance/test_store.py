@@ -24,10 +24,12 @@ from spectrum.core.jobs.commands import (
     Report,
     Submit,
     Submitted,
+    Tick,
 )
 from spectrum.core.jobs.model import Aggregate, Instance, Job, Lease, Owner, Spec, Waiting
 from spectrum.core.jobs.store import (
     DEFERRED,
+    TOLERANCE_SECONDS,
     Asked,
     Batch,
     Candidate,
@@ -51,7 +53,6 @@ pytestmark = pytest.mark.anyio
 
 OPERATIONS = {name: frozenset({version}) for name, version in CATALOG}
 LEASE_SECONDS = 15.0
-TOLERANCE = 5.0
 HOUR = 3600.0
 
 
@@ -579,16 +580,29 @@ async def test_an_instance_is_due_once_the_deadline_of_its_job_has_passed(hand: 
 
 async def test_time_in_which_nothing_could_be_done_puts_deadlines_off(hand: Hand) -> None:
     """A cell that stood still for two hours: an hour's deadline has an hour left when it goes on."""
-    await hand.store.tick(TOLERANCE)
+    await hand.store.tick()
     job = await hand.created()
     await hand.arrange(job, lambda a: replace(a, jobs={job.id: replace(a.jobs[job.id], deadline=_in(a, job, HOUR))}))
 
-    await hand.harness.pass_time(2 * HOUR)
-    await hand.store.tick(TOLERANCE)
+    await hand.harness.stand_still(2 * HOUR)
+    assert await hand.due() == [], "before anybody ticked"
+    await hand.store.tick()
     assert await hand.due() == []
 
     await hand.harness.pass_time(HOUR + 1)
     assert await hand.due() == [job.instance_id]
+
+
+async def test_a_decision_in_a_gap_that_nobody_has_counted_yet_holds_no_deadline_against_a_job(hand: Hand) -> None:
+    await hand.store.tick()
+    job = await hand.created()
+    await hand.arrange(job, lambda a: replace(a, jobs={job.id: replace(a.jobs[job.id], deadline=_in(a, job, HOUR))}))
+    await hand.harness.stand_still(2 * HOUR)
+
+    [looked] = await hand.transact(Tick(**_to(job, "tick")))
+
+    assert isinstance(looked, Done)
+    assert not looked.changed
 
 
 async def test_an_unwinding_job_is_due_by_its_own_deadline(hand: Hand) -> None:
@@ -807,19 +821,21 @@ async def test_ending_a_lease_that_nobody_knows_ends_nothing(hand: Hand) -> None
 
 
 async def test_time_goes_on_with_every_tick(hand: Hand) -> None:
-    first = await hand.store.tick(TOLERANCE)
+    first = await hand.store.tick()
     await hand.harness.pass_time(1.0)
-    second = await hand.store.tick(TOLERANCE)
+    second = await hand.store.tick()
 
     assert second > first - timedelta(seconds=1)  # what is stored may have grown older meanwhile
 
 
 async def test_after_a_gap_every_lease_gets_its_full_time_again(hand: Hand) -> None:
-    await hand.store.tick(TOLERANCE)
+    await hand.store.tick()
     lease = await hand.start()
-    await hand.harness.pass_time(HOUR)
+    await hand.harness.stand_still(HOUR)
+    assert list(await hand.store.lapsed(LEASE_SECONDS, 10)) == [], "before anybody ticked"
+    assert list(await hand.store.end_lease(hand.lapsed(lease), "lapsed", LEASE_SECONDS)) == []
 
-    await hand.store.tick(TOLERANCE)
+    await hand.store.tick()
     assert list(await hand.store.lapsed(LEASE_SECONDS, 10)) == []
     assert list(await hand.store.end_lease(hand.lapsed(lease), "lapsed", LEASE_SECONDS)) == []
 
@@ -828,10 +844,10 @@ async def test_after_a_gap_every_lease_gets_its_full_time_again(hand: Hand) -> N
 
 
 async def test_a_pause_within_the_tolerance_is_no_gap(hand: Hand) -> None:
-    await hand.store.tick(TOLERANCE)
+    await hand.store.tick()
     lease = await hand.start()
     for _ in range(4):
-        await hand.harness.pass_time(TOLERANCE - 1)
-        await hand.store.tick(TOLERANCE)
+        await hand.harness.stand_still(TOLERANCE_SECONDS - 1)
+        await hand.store.tick()
 
     assert list(await hand.store.lapsed(LEASE_SECONDS, 10)) == [hand.lapsed(lease)]

@@ -10,6 +10,7 @@ from spectrum.core.errors import Problem
 from spectrum.core.jobs.commands import Rejection, Submit, Submitted
 from spectrum.core.jobs.decide import decide
 from spectrum.core.jobs.model import Aggregate, Instance, Job, Step, Surroundings
+from spectrum.core.jobs.store import TOLERANCE_SECONDS
 from spectrum.core.plan import Catalog, Given, Plan, PlanError
 from spectrum.core.product.outline import Outline
 from spectrum.db import rows
@@ -130,7 +131,7 @@ def _steps_of(job_id: str, steps: list[Row]) -> tuple[Step, ...]:
 
 async def _around(connection: Connection, instance: Instance) -> Surroundings:
     targets, organizations = [instance.target_id], [instance.organization_id]
-    row = (await connection.fetch(_SURROUNDINGS, targets, organizations))[0]
+    row = (await connection.fetch(_SURROUNDINGS, targets, organizations, TOLERANCE_SECONDS))[0]
     return rows.surroundings_of(row, row["now"])
 
 

@@ -25,7 +25,9 @@ _log = structlog.get_logger(__name__)
 
 @dataclass
 class Sweeper:
-    """Sweeps every `period` seconds. `lease_seconds` is how long a lease lives without a heartbeat."""
+    """Sweeps every `period` seconds, several times within `TOLERANCE_SECONDS`. `lease_seconds` is how long a lease lives without
+    a heartbeat.
+    """
 
     store: Store
     engine: Engine
@@ -48,7 +50,7 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """One round."""
-        await self.store.tick(tolerance_seconds=max(5.0, 3 * self.period))
+        await self.store.tick()
         await self._end_lapsed_leases()
         for candidate in await self.store.due(PAGE):
             await self._execute(_tick(candidate))

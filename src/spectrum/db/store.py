@@ -18,6 +18,7 @@ from spectrum.core.ids import InstanceId, PoolId, ReleaseId
 from spectrum.core.jobs.commands import Repeated
 from spectrum.core.jobs.model import Aggregate, Instance, Lease, Surroundings
 from spectrum.core.jobs.store import (
+    TOLERANCE_SECONDS,
     Batch,
     Candidate,
     Loaded,
@@ -132,7 +133,7 @@ class PostgresStore(LeaseLane):
         return [Candidate(r["organization_id"], r["instance_id"], r["id"], r["fence"]) for r in found]
 
     async def due(self, limit: int) -> Sequence[Candidate]:
-        return _candidates(await self._read(_DUE, limit))
+        return _candidates(await self._read(_DUE, limit, TOLERANCE_SECONDS))
 
     async def purgeable(self, limit: int) -> Sequence[Candidate]:
         return _candidates(await self._read(_PURGEABLE, limit))
@@ -285,7 +286,8 @@ class _Loading:
             return {}
         # By target and organization: on a shared target, what brakes one organization is nothing to the others.
         places = sorted({(instance.target_id, instance.organization_id) for instance in instances})
-        surrounding = await self.connection.fetch(_SURROUNDINGS, [p[0] for p in places], [p[1] for p in places])
+        targets, organizations = [place[0] for place in places], [place[1] for place in places]
+        surrounding = await self.connection.fetch(_SURROUNDINGS, targets, organizations, TOLERANCE_SECONDS)
         found = {(r["target_id"], r["organization_id"]): r for r in surrounding}
         now: datetime = max(row["now"] for row in found.values())
         return {i.id: rows.surroundings_of(found[i.target_id, i.organization_id], now) for i in instances}
