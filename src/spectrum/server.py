@@ -181,7 +181,6 @@ class ControlPlane:
             self.changes,
             calls,
             self.dispatch,
-            self.store,
             self.wakeups,
             self.watch,
             self.streams,
