@@ -301,6 +301,30 @@ async def test_poison_is_granted_alone(here: Ground) -> None:
     assert [held.job.id for held in granted] == [first.job_id]
 
 
+async def test_poison_is_not_granted_beside_another_job_whatever_the_worker_says_it_holds(here: Ground) -> None:
+    other, poison = here.create("other"), here.create("poison")
+    await here.engine.execute(other)
+    lease = await here.dispatch.start(here.caller, "boot-1")
+    await claim_one(here, lease)
+    await here.engine.execute(poison)
+    await here.admin.execute("UPDATE jobs SET alone = true WHERE id = $1", poison.job_id)
+
+    granted = await here.dispatch.claim(here.caller, lease.id, lease.incarnation, 2, 1, holds_others=False)
+
+    assert granted == []
+
+
+async def test_poison_that_was_granted_is_granted_again_to_a_repeated_claim(here: Ground) -> None:
+    poison = here.create("poison")
+    await here.engine.execute(poison)
+    await here.admin.execute("UPDATE jobs SET alone = true WHERE id = $1", poison.job_id)
+    lease = await here.dispatch.start(here.caller, "boot-1")
+
+    first, again = [await claim_one(here, lease) for _ in range(2)]
+
+    assert again.job.fence == first.job.fence
+
+
 @dataclass
 class _AwayAfterTheTick(PostgresStore):
     """Its PostgreSQL stops for an hour each time right after it has moved the liveness row; in that hour jobs are due."""
