@@ -27,6 +27,7 @@ from spectrum.core.jobs.store import (
     Batch,
     Beat,
     Candidate,
+    Ended,
     Folded,
     Lapsed,
     Loaded,
@@ -403,17 +404,17 @@ class MemoryStore:
         since = max(lease.renewed_at, self.database.resumed_at or lease.renewed_at)
         return now - since > timedelta(seconds=seconds) and not self.database.gap(now)
 
-    async def end_lease(self, lapsed: Lapsed, why: str, if_not_renewed_for: float | None) -> tuple[Owned, ...]:
-        def work() -> tuple[Owned, ...]:
+    async def end_lease(self, lapsed: Lapsed, why: str, if_not_renewed_for: float | None) -> Ended:
+        def work() -> Ended:
             lease_id = lapsed.lease_id
             lease = self.database.leases.get(lease_id)
             if lease is None:
-                return ()
+                return Ended()
             if lease.live and if_not_renewed_for is not None and not self._not_renewed(lease, if_not_renewed_for):
-                return ()
+                return Ended()
             if lease.live:
                 self.database.leases[lease_id] = replace(lease, ended_at=self.database.now(), ended_for=why)
-            return self.database.owned(lease_id)
+            return Ended(self.database.owned(lease_id), now=lease.live)
 
         return await self._call("store.lease", work)
 

@@ -34,6 +34,7 @@ from spectrum.core.jobs.store import (
     Batch,
     Candidate,
     ClaimOf,
+    Ended,
     Folded,
     Keyed,
     Lapsed,
@@ -769,10 +770,12 @@ async def test_a_lease_that_was_not_renewed_in_time_is_ended_once_and_says_what_
     await hand.harness.pass_time(LEASE_SECONDS + 1)
     [lapsed] = await hand.store.lapsed(LEASE_SECONDS, 10)
 
-    owned = await hand.store.end_lease(lapsed, "lapsed", LEASE_SECONDS)
+    ended = await hand.store.end_lease(lapsed, "lapsed", LEASE_SECONDS)
 
     assert lapsed == hand.lapsed(lease)
-    assert [(each.job_id, each.fence) for each in owned] == [(job.id, held.job.fence)]
+    assert ended.now
+    assert [(each.job_id, each.fence) for each in ended.owned] == [(job.id, held.job.fence)]
+    assert await hand.store.end_lease(lapsed, "lapsed", LEASE_SECONDS) == replace(ended, now=False)
     assert await hand.store.beat(lease.id, lease.organization_id, lease.incarnation, 1) is None
 
 
@@ -782,7 +785,7 @@ async def test_a_lease_that_was_renewed_meanwhile_is_not_ended(hand: Hand) -> No
     [lapsed] = await hand.store.lapsed(LEASE_SECONDS, 10)
     await hand.store.beat(lease.id, lease.organization_id, lease.incarnation, 1)
 
-    assert list(await hand.store.end_lease(lapsed, "lapsed", LEASE_SECONDS)) == []
+    assert await hand.store.end_lease(lapsed, "lapsed", LEASE_SECONDS) == Ended()
 
     assert await hand.store.beat(lease.id, lease.organization_id, lease.incarnation, 2) is not None
 
@@ -802,7 +805,7 @@ async def test_an_ended_lease_that_still_owns_jobs_is_found_until_it_owns_none(h
     held = await hand.held(lease, job)
     await hand.store.end_lease(hand.lapsed(lease), "revoked", None)
     assert list(await hand.store.lapsed(LEASE_SECONDS, 10)) == [hand.lapsed(lease)]
-    [owned] = await hand.store.end_lease(hand.lapsed(lease), "lapsed", LEASE_SECONDS)
+    [owned] = (await hand.store.end_lease(hand.lapsed(lease), "lapsed", LEASE_SECONDS)).owned
 
     await hand.transact(Lose(**_to(job, "lose"), job_id=job.id, fence=owned.fence, why="test"))
 
@@ -814,7 +817,7 @@ async def test_an_ended_lease_that_still_owns_jobs_is_found_until_it_owns_none(h
 async def test_ending_a_lease_that_nobody_knows_ends_nothing(hand: Hand) -> None:
     unknown = Lapsed(LeaseId(make_id("lea")), hand.harness.worker, hand.harness.tenant.organization)
 
-    assert list(await hand.store.end_lease(unknown, "lapsed", None)) == []
+    assert await hand.store.end_lease(unknown, "lapsed", None) == Ended()
 
 
 # ---- the liveness row
@@ -833,11 +836,11 @@ async def test_after_a_gap_every_lease_gets_its_full_time_again(hand: Hand) -> N
     lease = await hand.start()
     await hand.harness.stand_still(HOUR)
     assert list(await hand.store.lapsed(LEASE_SECONDS, 10)) == [], "before anybody ticked"
-    assert list(await hand.store.end_lease(hand.lapsed(lease), "lapsed", LEASE_SECONDS)) == []
+    assert await hand.store.end_lease(hand.lapsed(lease), "lapsed", LEASE_SECONDS) == Ended()
 
     await hand.store.tick()
     assert list(await hand.store.lapsed(LEASE_SECONDS, 10)) == []
-    assert list(await hand.store.end_lease(hand.lapsed(lease), "lapsed", LEASE_SECONDS)) == []
+    assert await hand.store.end_lease(hand.lapsed(lease), "lapsed", LEASE_SECONDS) == Ended()
 
     await hand.harness.pass_time(LEASE_SECONDS + 1)
     assert list(await hand.store.lapsed(LEASE_SECONDS, 10)) == [hand.lapsed(lease)]

@@ -178,6 +178,14 @@ class Lapsed:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """What a lease that has ended owned; nothing where it lives. `now`: it was this very call that ended it."""
+
+    owned: tuple[Owned, ...] = ()
+    now: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Beat:
     """A heartbeat as it was applied: the lease, and what it owns. `fresh` is False for one that came out of order."""
 
@@ -230,7 +238,7 @@ class Store(Protocol):
         while its last tick is too long ago), and ended ones that still own jobs, because whoever ended them did not get further.
         """
 
-    async def end_lease(self, lapsed: Lapsed, why: str, if_not_renewed_for: float | None) -> tuple[Owned, ...]:
+    async def end_lease(self, lapsed: Lapsed, why: str, if_not_renewed_for: float | None) -> Ended:
         """End a lease (only if it is still not renewed, where asked) and say what it owned."""
 
     async def tick(self) -> datetime:

@@ -329,6 +329,7 @@ CREATE INDEX instances_list ON instances (organization_id, id);
 CREATE INDEX instances_target ON instances (target_id) WHERE purged_at IS NULL;
 CREATE INDEX instances_purge ON instances (purge_at) WHERE purge_at IS NOT NULL AND purged_at IS NULL;
 CREATE INDEX instances_frozen ON instances (hold_until) WHERE hold = 'frozen';
+CREATE INDEX instances_quarantined ON instances (id) WHERE hold = 'quarantined';
 
 -- At most one per role, looked at when the transaction ends: a move swaps roles in any order of rows.
 CREATE TABLE placements (
