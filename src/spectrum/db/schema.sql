@@ -421,7 +421,6 @@ CREATE TABLE jobs (
     alone boolean NOT NULL DEFAULT false,
     report_fence bigint NOT NULL DEFAULT 0,
     report_number bigint NOT NULL DEFAULT 0,
-    report_answer jsonb NOT NULL DEFAULT '{}',
     reason text COLLATE "C",
     failure jsonb,
     residue jsonb NOT NULL DEFAULT '[]',
