@@ -24,14 +24,17 @@ from spectrum.core.jobs.commands import (
     Report,
     Submit,
     Submitted,
+    Tick,
 )
 from spectrum.core.jobs.model import Aggregate, Instance, Job, Lease, Owner, Spec, Waiting
 from spectrum.core.jobs.store import (
     DEFERRED,
+    TOLERANCE_SECONDS,
     Asked,
     Batch,
     Candidate,
     ClaimOf,
+    Ended,
     Folded,
     Keyed,
     Lapsed,
@@ -51,7 +54,6 @@ pytestmark = pytest.mark.anyio
 
 OPERATIONS = {name: frozenset({version}) for name, version in CATALOG}
 LEASE_SECONDS = 15.0
-TOLERANCE = 5.0
 HOUR = 3600.0
 
 
@@ -579,16 +581,29 @@ async def test_an_instance_is_due_once_the_deadline_of_its_job_has_passed(hand: 
 
 async def test_time_in_which_nothing_could_be_done_puts_deadlines_off(hand: Hand) -> None:
     """A cell that stood still for two hours: an hour's deadline has an hour left when it goes on."""
-    await hand.store.tick(TOLERANCE)
+    await hand.store.tick()
     job = await hand.created()
     await hand.arrange(job, lambda a: replace(a, jobs={job.id: replace(a.jobs[job.id], deadline=_in(a, job, HOUR))}))
 
-    await hand.harness.pass_time(2 * HOUR)
-    await hand.store.tick(TOLERANCE)
+    await hand.harness.stand_still(2 * HOUR)
+    assert await hand.due() == [], "before anybody ticked"
+    await hand.store.tick()
     assert await hand.due() == []
 
     await hand.harness.pass_time(HOUR + 1)
     assert await hand.due() == [job.instance_id]
+
+
+async def test_a_decision_in_a_gap_that_nobody_has_counted_yet_holds_no_deadline_against_a_job(hand: Hand) -> None:
+    await hand.store.tick()
+    job = await hand.created()
+    await hand.arrange(job, lambda a: replace(a, jobs={job.id: replace(a.jobs[job.id], deadline=_in(a, job, HOUR))}))
+    await hand.harness.stand_still(2 * HOUR)
+
+    [looked] = await hand.transact(Tick(**_to(job, "tick")))
+
+    assert isinstance(looked, Done)
+    assert not looked.changed
 
 
 async def test_an_unwinding_job_is_due_by_its_own_deadline(hand: Hand) -> None:
@@ -755,10 +770,12 @@ async def test_a_lease_that_was_not_renewed_in_time_is_ended_once_and_says_what_
     await hand.harness.pass_time(LEASE_SECONDS + 1)
     [lapsed] = await hand.store.lapsed(LEASE_SECONDS, 10)
 
-    owned = await hand.store.end_lease(lapsed, "lapsed", LEASE_SECONDS)
+    ended = await hand.store.end_lease(lapsed, "lapsed", LEASE_SECONDS)
 
     assert lapsed == hand.lapsed(lease)
-    assert [(each.job_id, each.fence) for each in owned] == [(job.id, held.job.fence)]
+    assert ended.now
+    assert [(each.job_id, each.fence) for each in ended.owned] == [(job.id, held.job.fence)]
+    assert await hand.store.end_lease(lapsed, "lapsed", LEASE_SECONDS) == replace(ended, now=False)
     assert await hand.store.beat(lease.id, lease.organization_id, lease.incarnation, 1) is None
 
 
@@ -768,7 +785,7 @@ async def test_a_lease_that_was_renewed_meanwhile_is_not_ended(hand: Hand) -> No
     [lapsed] = await hand.store.lapsed(LEASE_SECONDS, 10)
     await hand.store.beat(lease.id, lease.organization_id, lease.incarnation, 1)
 
-    assert list(await hand.store.end_lease(lapsed, "lapsed", LEASE_SECONDS)) == []
+    assert await hand.store.end_lease(lapsed, "lapsed", LEASE_SECONDS) == Ended()
 
     assert await hand.store.beat(lease.id, lease.organization_id, lease.incarnation, 2) is not None
 
@@ -788,7 +805,7 @@ async def test_an_ended_lease_that_still_owns_jobs_is_found_until_it_owns_none(h
     held = await hand.held(lease, job)
     await hand.store.end_lease(hand.lapsed(lease), "revoked", None)
     assert list(await hand.store.lapsed(LEASE_SECONDS, 10)) == [hand.lapsed(lease)]
-    [owned] = await hand.store.end_lease(hand.lapsed(lease), "lapsed", LEASE_SECONDS)
+    [owned] = (await hand.store.end_lease(hand.lapsed(lease), "lapsed", LEASE_SECONDS)).owned
 
     await hand.transact(Lose(**_to(job, "lose"), job_id=job.id, fence=owned.fence, why="test"))
 
@@ -800,38 +817,40 @@ async def test_an_ended_lease_that_still_owns_jobs_is_found_until_it_owns_none(h
 async def test_ending_a_lease_that_nobody_knows_ends_nothing(hand: Hand) -> None:
     unknown = Lapsed(LeaseId(make_id("lea")), hand.harness.worker, hand.harness.tenant.organization)
 
-    assert list(await hand.store.end_lease(unknown, "lapsed", None)) == []
+    assert await hand.store.end_lease(unknown, "lapsed", None) == Ended()
 
 
 # ---- the liveness row
 
 
 async def test_time_goes_on_with_every_tick(hand: Hand) -> None:
-    first = await hand.store.tick(TOLERANCE)
+    first = await hand.store.tick()
     await hand.harness.pass_time(1.0)
-    second = await hand.store.tick(TOLERANCE)
+    second = await hand.store.tick()
 
     assert second > first - timedelta(seconds=1)  # what is stored may have grown older meanwhile
 
 
 async def test_after_a_gap_every_lease_gets_its_full_time_again(hand: Hand) -> None:
-    await hand.store.tick(TOLERANCE)
+    await hand.store.tick()
     lease = await hand.start()
-    await hand.harness.pass_time(HOUR)
+    await hand.harness.stand_still(HOUR)
+    assert list(await hand.store.lapsed(LEASE_SECONDS, 10)) == [], "before anybody ticked"
+    assert await hand.store.end_lease(hand.lapsed(lease), "lapsed", LEASE_SECONDS) == Ended()
 
-    await hand.store.tick(TOLERANCE)
+    await hand.store.tick()
     assert list(await hand.store.lapsed(LEASE_SECONDS, 10)) == []
-    assert list(await hand.store.end_lease(hand.lapsed(lease), "lapsed", LEASE_SECONDS)) == []
+    assert await hand.store.end_lease(hand.lapsed(lease), "lapsed", LEASE_SECONDS) == Ended()
 
     await hand.harness.pass_time(LEASE_SECONDS + 1)
     assert list(await hand.store.lapsed(LEASE_SECONDS, 10)) == [hand.lapsed(lease)]
 
 
 async def test_a_pause_within_the_tolerance_is_no_gap(hand: Hand) -> None:
-    await hand.store.tick(TOLERANCE)
+    await hand.store.tick()
     lease = await hand.start()
     for _ in range(4):
-        await hand.harness.pass_time(TOLERANCE - 1)
-        await hand.store.tick(TOLERANCE)
+        await hand.harness.stand_still(TOLERANCE_SECONDS - 1)
+        await hand.store.tick()
 
     assert list(await hand.store.lapsed(LEASE_SECONDS, 10)) == [hand.lapsed(lease)]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,7 @@ from spectrum.core.jobs.commands import (
 from spectrum.core.jobs.model import Lease, Owner
 from spectrum.core.jobs.store import Asked, ClaimOf, Keyed
 from spectrum.core.jobs.table import JobState, Phase, StepState, WaitsFor
+from spectrum.db.store import PostgresStore
 from tests.db.ground import Ground, ground, handback, report, run_to_the_end
 from tests.db.rows import insert_row, make_id, rows_of
 from tests.postgres import Database
@@ -239,6 +242,59 @@ async def test_poison_is_granted_alone(here: Ground) -> None:
     granted = await here.dispatch.claim(here.caller, lease.id, lease.incarnation, 1, 2, holds_others=False)
 
     assert [held.job.id for held in granted] == [first.job_id]
+
+
+async def test_poison_is_not_granted_beside_another_job_whatever_the_worker_says_it_holds(here: Ground) -> None:
+    other, poison = here.create("other"), here.create("poison")
+    await here.engine.execute(other)
+    lease = await here.dispatch.start(here.caller, "boot-1")
+    await claim_one(here, lease)
+    await here.engine.execute(poison)
+    await here.admin.execute("UPDATE jobs SET alone = true WHERE id = $1", poison.job_id)
+
+    granted = await here.dispatch.claim(here.caller, lease.id, lease.incarnation, 2, 1, holds_others=False)
+
+    assert granted == []
+
+
+async def test_poison_that_was_granted_is_granted_again_to_a_repeated_claim(here: Ground) -> None:
+    poison = here.create("poison")
+    await here.engine.execute(poison)
+    await here.admin.execute("UPDATE jobs SET alone = true WHERE id = $1", poison.job_id)
+    lease = await here.dispatch.start(here.caller, "boot-1")
+
+    first, again = [await claim_one(here, lease) for _ in range(2)]
+
+    assert again.job.fence == first.job.fence
+
+
+@dataclass
+class _AwayAfterTheTick(PostgresStore):
+    """Its PostgreSQL stops for an hour each time right after it has moved the liveness row; in that hour jobs are due."""
+
+    admin: Any
+
+    async def tick(self) -> datetime:
+        moment = await super().tick()
+        for table, column in (("cell", "alive_at"), ("cell", "resumed_at"), ("leases", "renewed_at")):
+            await self.admin.execute(f"UPDATE {table} SET {column} = {column} - interval '1 hour'")
+        await self.admin.execute("UPDATE jobs SET deadline = clock_timestamp() - interval '30 minutes'")
+        return moment
+
+
+async def test_a_sweep_in_which_postgresql_was_away_takes_no_job_from_its_worker_and_fails_none(here: Ground) -> None:
+    for name in ("held", "queued"):
+        await here.engine.execute(here.create(name))
+    lease = await here.dispatch.start(here.caller, "boot-1")
+    await claim_one(here, lease)
+    away = _AwayAfterTheTick(here.store.engine, here.store.system, here.store.clock, here.admin)
+
+    await replace(here.sweeper, store=away).sweep()
+    await here.sweeper.sweep()
+
+    jobs = await here.admin.fetch("SELECT state, rescues FROM jobs ORDER BY id")
+    assert [tuple(job) for job in jobs] == [("running", 0), ("ready", 0)]
+    assert await here.admin.fetchval("SELECT ended_at FROM leases") is None
 
 
 async def test_an_instance_whose_row_is_damaged_keeps_no_other_from_its_rescue_and_its_deadline(here: Ground) -> None:

@@ -214,5 +214,5 @@ async def test_a_read_of_the_system_whose_connection_is_cut_is_told_as_unavailab
     ):
         here = Here(made, proxy)
         await check_no_raw_error(here, lambda: made.store.due(10))
-        await check_no_raw_error(here, lambda: made.store.tick(5.0))
+        await check_no_raw_error(here, lambda: made.store.tick())
         await check_no_raw_error(here, lambda: made.store.lapsed(15.0, 10))

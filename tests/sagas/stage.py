@@ -199,6 +199,11 @@ class Stage:
     def _common(self, name: str) -> dict[str, Any]:
         return {"id": name, "instance_id": INSTANCE, "organization_id": ORGANIZATION, "actor": "vendor:saga"}
 
+    def quarantine(self) -> None:
+        """Stands in for who found that something is wrong with the instance."""
+        instances = self.system.database.instances
+        instances[INSTANCE] = replace(instances[INSTANCE], hold=Hold.QUARANTINED)
+
     # ---- waiting
 
     async def ended(self, job_id: JobId) -> Job:
@@ -292,6 +297,8 @@ def play(saga: Saga, seed: int = FIFO) -> Played:
         breaks = Breaks(saga.breaks)
         stage = Stage(world, script, breaks.catalog(saga.catalog), saga.strength, scene)
         script.act = stage.act
+        if saga.definition.needs_hold:
+            stage.quarantine()
         judge = Judgement(saga, stage, breaks)
         script.armed = True
         job = await stage.ended((await stage.submit(saga.operation, saga.version)).id)
@@ -374,7 +381,8 @@ class Judgement:
         failure = self.saga.definition.failure
         lifecycle = failure if was is Lifecycle.CREATING and failure is not None else was
         self.require(now.lifecycle is lifecycle, f"the instance is {now.lifecycle}, not {lifecycle}")
-        self.require(now.hold is Hold.NONE, f"the instance is {now.hold} though all was undone")
+        hold = self.before.hold if self.before else Hold.NONE
+        self.require(now.hold is hold, f"the instance is {now.hold} though all was undone")
         self.require(stage.wanted() == self.wanted, f"wanted is {stage.wanted()}, was {self.wanted}")
         if self.before is not None:
             self.require(now.accepted == self.before.accepted, "the accepted spec has changed")
@@ -428,6 +436,7 @@ class Judgement:
         for thing in [thing for thing in target.things.values() if thing.call.slot not in stage.wanted()]:
             target.lose(thing)
         if stage.held() != stage.wanted():
+            stage.quarantine()
             resolved = await stage.ended((await stage.submit("resolve")).id)
             await stage.quiet()
             self.require(resolved.state is JobState.SUCCEEDED, f"resolve has {resolved.state}: {resolved.failure}")

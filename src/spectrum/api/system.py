@@ -30,6 +30,7 @@ async def readyz(services: Has) -> Response:
 @router.get("/metrics", include_in_schema=False)
 async def metrics(services: Has) -> Response:
     """Prometheus text format."""
+    await services.measures.look()
     return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -27,6 +27,7 @@ from spectrum.core.jobs.store import (
     Store,
     Unavailable,
     Uncertain,
+    Written,
 )
 from spectrum.core.plan import Catalog
 from spectrum.ports import Clock, Spawner
@@ -48,13 +49,16 @@ class _Pending:
 
 @dataclass
 class Engine:
-    """Folds commands into transactions. `committed` is called after each commit, to wake who waits for news."""
+    """Folds commands into transactions. `committed` is called after each commit, to wake who waits for news, and `counted` with
+    what it made of its aggregates.
+    """
 
     store: Store
     catalog: Catalog
     clock: Clock
     spawner: Spawner
     committed: Callable[[Sequence[Command], Sequence[Hint]], None] = lambda commands, hints: None
+    counted: Callable[[Sequence[Written]], None] = lambda written: None
     _queue: deque[_Pending] = field(default_factory=deque)
     _flushing: bool = False
 
@@ -141,6 +145,7 @@ class Engine:
                     continue
                 results = uncertain.results
             self.committed([each.command for each in asked], fold.hints)
+            self.counted(fold.written)
             return results
 
     async def _settle(self, uncertain: Uncertain) -> Settlement:

@@ -41,21 +41,24 @@ from spectrum.core.plan import Catalog
 
 @dataclass
 class Folding:
-    """The function that a store calls once it has locked and loaded what `asked` needs. `hints` are of its last call."""
+    """The function that a store calls once it has locked and loaded what `asked` needs.
+
+    `hints` and `written` are of its last call.
+    """
 
     asked: Sequence[Asked]
     catalog: Catalog
     claim: ClaimOf | None = None
     hints: tuple[Hint, ...] = ()
+    written: tuple[Written, ...] = ()
 
     def __call__(self, loaded: Loaded) -> Folded:
         if self.claim is None:
             folded = _Folding(loaded, self.catalog).all(self.asked)
         else:
             folded = _claiming(loaded, self.catalog, self.asked, self.claim)
-        self.hints = tuple(
-            hint for written in folded.written.values() for each in written.consequences for hint in each.hints
-        )
+        self.written = tuple(folded.written.values())
+        self.hints = tuple(hint for written in self.written for each in written.consequences for hint in each.hints)
         return folded
 
 

@@ -122,7 +122,8 @@ class Operation:
     """What can be done to an instance: versioned code that yields a plan. `actions` are run by workers.
 
     `allowed` are the lifecycles it may start from; `success` is the lifecycle after it (None: stays as it is). A `forward_only`
-    operation has no undo: it is retried until its deadline, then fails with its residue.
+    operation has no undo: it is retried until its deadline, then fails with its residue. One that is `on_hold` is possible under a
+    hold too, one that `needs_hold` only there.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Operation:
     preempts: bool = False
     forward_only: bool = False
     clears_hold: bool = False
+    needs_hold: bool = False
 
 
 Catalog = Mapping[tuple[str, int], Operation]

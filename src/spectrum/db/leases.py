@@ -13,7 +13,7 @@ import asyncpg
 from spectrum.core.errors import Problem
 from spectrum.core.ids import LeaseId, OrganizationId
 from spectrum.core.jobs.model import Lease
-from spectrum.core.jobs.store import Beat, Lapsed, Owned, Unavailable
+from spectrum.core.jobs.store import TOLERANCE_SECONDS, Beat, Ended, Lapsed, Owned, Unavailable
 from spectrum.core.jobs.table import JobState
 from spectrum.db import rows
 from spectrum.db.losses import answerable
@@ -74,23 +74,23 @@ class LeaseLane:
         return Beat(rows.lease_of(row), tuple(await self.owned(lease_id)), fresh)
 
     async def lapsed(self, lease_seconds: float, limit: int) -> Sequence[Lapsed]:
-        found = await self._read(_LAPSED, lease_seconds, limit)
+        found = await self._read(_LAPSED, lease_seconds, limit, TOLERANCE_SECONDS)
         return [Lapsed(r["id"], r["worker_id"], r["organization_id"]) for r in found]
 
-    async def end_lease(self, lapsed: Lapsed, why: str, if_not_renewed_for: float | None) -> tuple[Owned, ...]:
+    async def end_lease(self, lapsed: Lapsed, why: str, if_not_renewed_for: float | None) -> Ended:
         async with self._scoped(lapsed.organization_id) as connection:
             await connection.fetchrow(_FOR_UPDATE, lapsed.lease_id)
-            await connection.execute(_END, lapsed.lease_id, why, if_not_renewed_for)
+            ended = await connection.fetchval(_END, lapsed.lease_id, why, if_not_renewed_for, TOLERANCE_SECONDS)
             state = await connection.fetchrow(_STATE, lapsed.lease_id)
         if state is None or state["live"]:
-            return ()
-        return tuple(await self.owned(lapsed.lease_id))
+            return Ended()
+        return Ended(tuple(await self.owned(lapsed.lease_id)), now=ended is not None)
 
     async def owned(self, lease_id: LeaseId) -> Sequence[Owned]:
         return [_owned(row) for row in await self._read(_OWNED, lease_id)]
 
-    async def tick(self, tolerance_seconds: float) -> datetime:
-        moment: datetime = (await self._read(_TICK, tolerance_seconds))[0]["alive_at"]
+    async def tick(self) -> datetime:
+        moment: datetime = (await self._read(_TICK, TOLERANCE_SECONDS))[0]["alive_at"]
         return moment
 
     async def _read(self, text: str, *arguments: Any) -> list[asyncpg.Record]:

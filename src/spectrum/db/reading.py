@@ -13,6 +13,7 @@ import asyncpg
 
 from spectrum.core.ids import InstanceId, JobId, ReleaseId
 from spectrum.core.jobs.model import Aggregate, Effect, Instance, Step, Surroundings
+from spectrum.core.jobs.store import TOLERANCE_SECONDS
 from spectrum.core.product.outline import Outline
 from spectrum.db import rows
 from spectrum.db.pools import Connection
@@ -57,7 +58,8 @@ async def surroundings(connection: Connection, instances: Sequence[Instance]) ->
         return {}
     # By target and organization: on a shared target, what brakes one organization is nothing to the others.
     places = sorted({(instance.target_id, instance.organization_id) for instance in instances})
-    surrounding = await connection.fetch(_SURROUNDINGS, [p[0] for p in places], [p[1] for p in places])
+    targets, organizations = [place[0] for place in places], [place[1] for place in places]
+    surrounding = await connection.fetch(_SURROUNDINGS, targets, organizations, TOLERANCE_SECONDS)
     found = {(r["target_id"], r["organization_id"]): r for r in surrounding}
     now: datetime = max(row["now"] for row in found.values())
     return {i.id: rows.surroundings_of(found[i.target_id, i.organization_id], now) for i in instances}

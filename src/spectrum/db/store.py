@@ -17,6 +17,7 @@ from spectrum.core.ids import InstanceId, PoolId, ReleaseId
 from spectrum.core.jobs.commands import Repeated
 from spectrum.core.jobs.model import Aggregate, Instance, Lease, Surroundings
 from spectrum.core.jobs.store import (
+    TOLERANCE_SECONDS,
     Batch,
     Candidate,
     Loaded,
@@ -125,7 +126,7 @@ class PostgresStore(LeaseLane):
         return [Candidate(r["organization_id"], r["instance_id"], r["id"], r["fence"]) for r in found]
 
     async def due(self, limit: int) -> Sequence[Candidate]:
-        return _candidates(await self._read(_DUE, limit))
+        return _candidates(await self._read(_DUE, limit, TOLERANCE_SECONDS))
 
     async def purgeable(self, limit: int) -> Sequence[Candidate]:
         return _candidates(await self._read(_PURGEABLE, limit))

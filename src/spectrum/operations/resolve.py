@@ -45,4 +45,5 @@ OPERATION = Operation(
     actions=steps.ACTIONS,
     on_hold=True,
     clears_hold=True,
+    needs_hold=True,
 )

@@ -238,6 +238,8 @@ def _promote(turn: Turn, job: Job) -> None:
         )
     elif turn.instance.hold is not Hold.NONE and not operation.on_hold:
         _refuse(turn, job, Reason.INSTANCE_HELD, f"The instance is {turn.instance.hold}.")
+    elif turn.instance.hold is Hold.NONE and operation.needs_hold:
+        _refuse(turn, job, Reason.NOT_ALLOWED, "The instance is not on hold (any more).")
     elif turn.instance.lifecycle not in operation.allowed:
         deleted = turn.instance.lifecycle in (Lifecycle.DELETED, Lifecycle.PURGED)
         reason = Reason.INSTANCE_DELETED if deleted else Reason.NOT_ALLOWED
