@@ -20,6 +20,7 @@ from sim.system import ORGANIZATION, POOL, RELEASE, TARGET, SimRenderer, System,
 from sim.twins.faults import Faults
 from sim.twins.provider import MemoryTarget
 from sim.twins.store import MemoryDatabase
+from sim.twins.wire import Wire
 from sim.world import World
 from spectrum.core import ids
 from spectrum.core.errors import Problem
@@ -139,9 +140,13 @@ class Stage:
             place=self.ground.place,
             renderer=self.ground.renderer,
         )
-        self.system.wire = NamedWire(self.script)
+        self.system.wire = self.wire()
         self._set()
         self.system.begin()
+
+    def wire(self) -> Wire:
+        """What joins workers and control plane."""
+        return NamedWire(self.script)
 
     def _set(self) -> None:
         scene, database, target = self.scene, self.system.database, self.system.target
