@@ -11,6 +11,8 @@ from sim.loop import SimLoop
 from spectrum.core.product.resources import Base, Facts, Hook, RestartPolicy, Service, Volume
 from spectrum.providers.protocol import Call, Exit, Health, Observed, Presence, Resource, digest_of
 
+DIGEST_KEY = b"the memory target's own"
+
 
 @dataclass(frozen=True, slots=True)
 class Script:
@@ -44,7 +46,7 @@ class Thing:
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.digest = digest_of(self.resource)
+        self.digest = digest_of(self.resource, DIGEST_KEY)
 
     def end(self) -> bool:
         """Let its process end by itself. Whether the target starts it again, as its policy says."""
