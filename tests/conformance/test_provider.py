@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from spectrum.core.errors import ErrorClass, Fault, StaleFence
-from spectrum.core.product.resources import File
+from spectrum.core.product.resources import File, RestartPolicy
 from spectrum.providers.protocol import Health, Observed, Presence, digest_of
 from tests.conformance.hand import DEADLINE, Hand
 from tests.conformance.harness import HARNESSES, Harness
@@ -323,6 +323,19 @@ async def test_a_service_that_dies_is_started_again_and_counted(hand: Hand) -> N
     seen = await hand.until("web/container", lambda seen: seen.restarts == 1 and seen.health is Health.HEALTHY)
 
     assert (seen.running, seen.key) == (True, "key.1")
+
+
+async def test_a_service_that_dies_and_is_not_to_be_started_again_has_ended_until_it_is_ensured(hand: Hand) -> None:
+    service = replace(hand.harness.web(await hand.ground()), restart=RestartPolicy.NO)
+    await hand.ensure("web/container", service)
+    before = await hand.until("web/container", lambda seen: seen.health is Health.HEALTHY)
+
+    await hand.harness.kill(hand.instance)
+    seen = await hand.until("web/container", lambda seen: seen.ended)
+    again = await hand.ensure("web/container", service)
+
+    assert (before.ended, seen.running, seen.restarts) == (False, False, 0)
+    assert (again.ended, again.running) == (False, True)
 
 
 async def test_logs_come_in_order_and_can_be_followed(hand: Hand) -> None:

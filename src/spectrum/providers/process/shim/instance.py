@@ -389,6 +389,7 @@ class Instance:
         seen: dict[str, Any] = {"running": running, "health": health, "restarts": record["restarts"]}
         if unit is None:
             return seen
+        seen["ended"] = bool(record["ended"]) and not running and not unit.is_hook
         tail = unit.tail() if health != "healthy" else []
         if record["code"] is not None and not running:
             seen["exit"] = {
