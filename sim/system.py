@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 from sim.hosts import Host
 from sim.nemesis import Nemesis
+from sim.twins.faults import Faults
 from sim.twins.provider import MemoryTarget
 from sim.twins.store import MemoryDatabase, MemoryStore
 from sim.twins.wire import Unreachable, Wire
@@ -60,7 +61,7 @@ from spectrum.transports.protocol import (
     Room,
     Sighting,
 )
-from spectrum.worker.context import Holder
+from spectrum.worker.context import Holder, Renderer
 from spectrum.worker.loop import Worker
 from spectrum.worker.rendering import service_state
 
@@ -452,11 +453,13 @@ class System:
     vendors: int = 3
     catalog: Catalog = field(default_factory=lambda: AT_ANY_TIME)
     product: Outline = field(default_factory=lambda: outline())
+    place: Callable[[Faults, Strength], MemoryTarget] = MemoryTarget
+    renderer: Renderer = field(default_factory=lambda: SimRenderer())
     answers: dict[str, list[Any]] = field(default_factory=dict)  # to each key, in order
 
     def __post_init__(self) -> None:
         self.database = MemoryDatabase(tolerance=3 * SWEEP_SECONDS, outlines={RELEASE: self.product})
-        self.target = MemoryTarget(self.world.faults, self.strength)
+        self.target = self.place(self.world.faults, self.strength)
         self.wire = Wire(self.world.faults)
         self.addresses = tuple(f"control-{number}" for number in range(1, self.planes + 1))
         self.spools = [MemorySpool() for _ in range(self.workers)]
@@ -488,7 +491,7 @@ class System:
                 link,
                 {"memory://": self.target.connect()},
                 self.catalog,
-                SimRenderer(),
+                self.renderer,
                 host.clock,
                 host.entropy,
                 Tasks(),

@@ -52,6 +52,7 @@ class Observed:
     health: SlotHealth = SlotHealth.UNKNOWN
     restarts: int = 0
     exit: Exit | None = None
+    ended: bool = False  # a service that the target does not start again by itself
     facts: Facts | None = None  # of the base
     ports: Mapping[str, int] = field(default_factory=dict)
     tail: tuple[str, ...] = ()  # last log lines, where it is not healthy

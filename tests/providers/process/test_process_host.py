@@ -93,6 +93,17 @@ async def test_two_targets_give_one_instance_id_a_life_each() -> None:
         assert traces(one.instance) == NOTHING
 
 
+async def test_digests_are_keyed_with_a_secret_of_the_target_that_nobody_else_reads() -> None:
+    async with process_harness() as first, process_harness() as second:
+        seen = [await Hand(each).ensure("instance/base", each.base) for each in (first, first, second)]
+        digests = [each.spec_digest for each in seen]
+        assert isinstance(first.provider, ProcessProvider)
+        key = first.provider.folder / "digest.key"
+
+        assert digests[0] == digests[1] != digests[2]
+        assert (key.stat().st_mode & 0o777, key.stat().st_uid) == (0o600, os.geteuid())
+
+
 async def test_two_workers_on_one_target_share_its_supervisors(hand: Hand, target: ProcessProvider) -> None:
     other = ProcessProvider(target.folder)
     facts = await hand.ground()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -426,6 +427,63 @@ async def test_shutdown_stops_everything_and_revive_brings_the_same_back(hand: H
     seen = await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
     assert (seen.key, seen.restarts) == ("key.1", 0)
     assert await target.revive() == ()
+
+
+def waiting_hook(hand: Hand, facts: Facts, folder: Path) -> Hook:
+    """It counts its runs in the volume, and ends once somebody writes to the gate. Told to end, it says that all is well."""
+    os.mkfifo(folder / "gate")
+    (folder / "gate").chmod(0o666)
+    text = f"trap 'exit 0' TERM; echo ran >> {facts.roots['web']}/data/runs; read line < {folder / 'gate'}; echo $line"
+    return Hook("wait", hand.harness.web(facts), ("sh", "-c", text), timeout=60)
+
+
+async def open_gate(folder: Path) -> None:
+    with anyio.fail_after(DEADLINE):
+        async with await anyio.open_file(folder / "gate", "w") as file:
+            await file.write("go\n")
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["", "and the supervisor is killed meanwhile"])
+async def test_a_hook_that_a_shutdown_broke_off_has_not_ended_and_is_run_anew(
+    hand: Hand, target: ProcessProvider, killed: bool
+) -> None:
+    folder = target.folder.parent
+    hook = waiting_hook(hand, await hand.ground(), folder)
+    await hand.ensure("web/wait", hook)
+    runs = target.folder / "instances" / hand.instance / "volumes" / "data" / "runs"
+    await eventually(lambda: runs.exists() and runs.read_text() == "ran\n")
+
+    journal = target.folder / "supervisors" / hand.instance / "journal.json"
+    async with anyio.create_task_group() as group:
+        group.start_soon(target.shutdown)
+        await eventually(lambda: '"interrupted":true' in journal.read_text())
+        if killed:
+            await kill_supervisor(hand)
+    down = await hand.look("web/wait")
+    await target.supervisors.ended(hand.instance, DEADLINE)
+    assert (down.key, down.running, down.exit) == ("key.1", False, None)
+
+    assert await target.revive() == (hand.instance,)
+    await open_gate(folder)
+    seen = await hand.until("web/wait", lambda seen: seen.exit is not None)
+    assert seen.exit is not None
+    assert (seen.exit.code, "go" in seen.exit.tail) == (0, True)
+    assert await hand.harness.runs(hand.instance) == 2
+
+
+async def test_a_hook_that_is_run_anew_has_its_whole_time_again(hand: Hand, target: ProcessProvider) -> None:
+    folder = target.folder.parent
+    await hand.ensure("web/wait", waiting_hook(hand, await hand.ground(), folder))
+    journal = target.folder / "supervisors" / hand.instance / "journal.json"
+
+    def began() -> float:
+        return float(json.loads(journal.read_text())["slots"]["web/wait"]["began"])
+
+    first = began()
+    await target.shutdown()
+    await target.revive()
+    await eventually(lambda: began() > first)
+    await open_gate(folder)
 
 
 async def test_a_lost_supervisor_is_revived_without_touching_what_runs(hand: Hand, target: ProcessProvider) -> None:

@@ -64,11 +64,12 @@ class ProcessProvider:
 
     async def ensure(self, call: Call, resource: Resource, replaces: frozenset[str] = frozenset()) -> Observed:
         kind, members = resource_to_json(resource, await self._artifacts(resource))
+        self.supervisors.prepare()
         order = {
             "do": "ensure",
             "kind": kind,
             "resource": members,
-            "digest": digest_of(resource),
+            "digest": digest_of(resource, self.supervisors.key()),
             "replaces": sorted(replaces),
             **_right(call),
         }

@@ -34,6 +34,7 @@ ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "MALLOC_ARENA_MAX": "1",  # threads share one arena: there are many supervisors
 }
+KEY_BYTES = 32
 PUBLIC, PRIVATE = 0o711, 0o700
 
 
@@ -69,6 +70,20 @@ class Supervisors:
                 f"choose a folder that they can reach, or run: chmod o+x {blocked}"
             )
             raise Fault(ErrorClass.INVALID, "folder-not-reachable", message, actor=Actor.OPERATOR)
+
+    def key(self) -> bytes:
+        """The target's own secret, which keys its digests. Two workers that make it at once agree on one."""
+        path = self.folder / "digest.key"
+        if not path.exists():
+            handle, fresh = tempfile.mkstemp(dir=self.folder)  # readable by its owner alone
+            with os.fdopen(handle, "wb") as file:
+                file.write(os.urandom(KEY_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(fresh, path)
+            Path(fresh).unlink()
+        return path.read_bytes()
 
     def code(self) -> Path:
         """The supervisor's code, copied beside the instances under its digest, so that no upgrade changes it while it runs."""

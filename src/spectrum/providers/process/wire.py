@@ -76,6 +76,7 @@ def observed_from_json(data: Mapping[str, Any]) -> Observed:
         health=SlotHealth(data.get("health", "unknown")),
         restarts=data.get("restarts", 0),
         exit=_exit(data["exit"]) if "exit" in data else None,
+        ended=data.get("ended", False),
         facts=Facts(**data["facts"]) if "facts" in data else None,
         ports=data.get("ports", {}),
         tail=tuple(data.get("tail", ())),

@@ -110,7 +110,7 @@ class Instance:
             if self.journal.slots:
                 self.journal.set_down(True)
             for unit in reversed(list(self.units.values())):
-                unit.stop()
+                unit.interrupt()
                 unit.close()
             self.units.clear()
             self.groups.drop_all()
@@ -189,8 +189,7 @@ class Instance:
         durable.write_json(os.path.join(folder, "spec.json"), spec, mode=0o400)
         fresh = not spec["hook"] and not self._root_is_used(spec["root"])
         self._files(file_order(self, service, spec["root"], fresh))
-        began = time.clock_gettime(time.CLOCK_BOOTTIME)
-        more = {"mounts": spec["mounts"], "artifacts": service["artifacts"], "made_at": time.time(), "began": began}
+        more = {"mounts": spec["mounts"], "artifacts": service["artifacts"], "made_at": time.time()}
         self.journal.put(slot, {**record, **more, "restarts": 0, "ended": False, "code": None})
         self._start(slot)
 
@@ -389,6 +388,7 @@ class Instance:
         seen: dict[str, Any] = {"running": running, "health": health, "restarts": record["restarts"]}
         if unit is None:
             return seen
+        seen["ended"] = bool(record["ended"]) and not running and not unit.is_hook
         tail = unit.tail() if health != "healthy" else []
         if record["code"] is not None and not running:
             seen["exit"] = {

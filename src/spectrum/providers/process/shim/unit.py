@@ -92,6 +92,12 @@ class Unit:
                 self._wake()
             return True
 
+    def interrupt(self) -> None:
+        """End it for the time being. A hook is run anew when it is wanted again: how far it has come is unknown."""
+        if self.is_hook and self.record.get("ended") is False:
+            self.change(interrupted=True)
+        self.stop()
+
     def stop(self) -> None:
         """End it gracefully, then for sure, with all that it left behind. Returns when nothing of it runs."""
         with self.begun:
@@ -154,7 +160,8 @@ class Unit:
         self.scope.kill(main, self._spare())
         self._collect()
         self.pump.take(last=True)
-        self.change(code=code, ended_at=time.time(), ended=self.is_hook)
+        if not self.record.get("interrupted"):
+            self.change(code=code, ended_at=time.time(), ended=self.is_hook)
         for name in ("keeper", "exit", "main"):
             durable.unlink(os.path.join(self.folder, name))
         self._say(f"ended with exit code {code}")
@@ -171,7 +178,8 @@ class Unit:
             return None
         try:
             keeper = Identity.parse(durable.read(os.path.join(self.folder, "keeper")))
-            if keeper is not None and (self.is_hook or keeper.boot == durable.boot_id()):
+            known = keeper is not None and (self.is_hook or keeper.boot == durable.boot_id())
+            if known and not self.record.get("interrupted"):
                 return self._exit_code()
             self._launch(lock)
             return None
@@ -199,6 +207,7 @@ class Unit:
 
     def _launch(self, lock: int) -> None:
         self.asked = False
+        self.change(began=time.clock_gettime(time.CLOCK_BOOTTIME), interrupted=False)
         self.scope.kill(self.main())
         for name in ("keeper", "exit", "main"):
             durable.unlink(os.path.join(self.folder, name))
