@@ -486,6 +486,35 @@ async def test_a_hook_that_is_run_anew_has_its_whole_time_again(hand: Hand, targ
     await open_gate(folder)
 
 
+async def test_a_hook_that_outlives_a_shutdown_of_which_the_supervisor_was_killed_is_run_anew(
+    hand: Hand, target: ProcessProvider
+) -> None:
+    facts = await hand.ground()
+    told = target.folder / "instances" / hand.instance / "volumes" / "data" / "told"
+    end = told.with_name("end")
+    text = (
+        f"cd {facts.roots['web']}/data; echo ran >> runs; trap 'echo told > told' TERM; "
+        "[ $(wc -l < runs) = 1 ] || exit 0; while [ ! -e end ]; do sleep 0.05; done; exit 3"
+    )
+    service = replace(hand.harness.web(facts), stop_grace=DEADLINE)
+    await hand.ensure("web/wait", Hook("wait", service, ("sh", "-c", text), timeout=60))
+    runs = told.with_name("runs")
+    await eventually(lambda: runs.exists() and runs.read_text() == "ran\n")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(target.shutdown)
+        await eventually(told.exists)
+        group.cancel_scope.cancel()
+    await kill_supervisor(hand)
+    assert await target.revive() == (hand.instance,)
+    end.touch()
+
+    seen = await hand.until("web/wait", lambda seen: seen.exit is not None)
+    assert seen.exit is not None
+    assert seen.exit.code == 0
+    assert runs.read_text() == "ran\nran\n"
+
+
 async def test_what_was_started_after_a_shutdown_of_a_stopped_instance_is_found_again(
     hand: Hand, target: ProcessProvider
 ) -> None:
