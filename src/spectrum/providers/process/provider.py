@@ -143,7 +143,7 @@ class ProcessProvider:
                 if name not in down and await self.supervisors.lives(name):
                     return None
                 try:
-                    await self._ask(InstanceId(name), {"do": "revive"}, ACT_SECONDS)
+                    await self._ask(InstanceId(name), {"do": "revive"}, OBSERVE_SECONDS)
                 except (Fault, StaleFence) as problem:
                     _log.warning("instance not revived", instance_id=name, problem=str(problem))
                     return None
