@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import structlog
 
 from spectrum.control.dispatch import Dispatch
-from spectrum.control.engine import Engine
+from spectrum.control.engine import Engine, Held
 from spectrum.core.errors import Problem
 from spectrum.core.ids import JobId
 from spectrum.core.jobs.commands import Command, Submit, Tick
@@ -72,7 +72,7 @@ class Sweeper:
         try:
             await self.engine.execute(command)
         except Problem as problem:
-            if problem.slug == "unavailable":
+            if problem.slug == "unavailable" and not isinstance(problem, Held):
                 raise
             _log.info("sweep refused", instance_id=command.instance_id, problem=problem.slug, detail=problem.detail)
         except Exception:
