@@ -340,6 +340,40 @@ async def test_an_instance_that_another_holds_for_long_keeps_no_other_from_its_r
     assert await states(here) == {held.job_id: "running", free.job_id: "ready", waiting.job_id: "failed"}
 
 
+async def test_a_sweep_that_takes_long_goes_on_saying_that_time_counts(
+    here: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "DEFERRALS_LIMIT", 3)
+    held, _, _ = await overdue(here)
+    here.sweeper.period = 0.001
+    await here.admin.execute("UPDATE jobs SET deadline = clock_timestamp()")
+    ticks: list[datetime] = []
+
+    async def tick() -> datetime:
+        ticks.append(await PostgresStore.tick(here.store))
+        return ticks[-1]
+
+    monkeypatch.setattr(here.store, "tick", tick)
+    async with here.admin.transaction():
+        await here.admin.execute("SELECT FROM instances WHERE id = $1 FOR UPDATE", held.instance_id)
+        await here.sweeper.sweep()
+
+    assert len(ticks) > 1
+
+
+async def test_what_is_committed_is_applied_once_although_who_is_told_of_it_fails(here: Ground) -> None:
+    def fail(*_told: object) -> None:
+        raise RuntimeError("nobody listens")
+
+    here.engine.committed = fail
+    submits = [here.create(name) for name in ("one", "two")]
+
+    answers = await asyncio.gather(*(here.engine.execute(submit) for submit in submits))
+
+    made = [answer.job.id for answer in answers if isinstance(answer, Submitted) and answer.job is not None]
+    assert made == [submit.job_id for submit in submits]
+
+
 async def test_an_instance_whose_row_is_damaged_keeps_no_other_from_being_claimed(here: Ground) -> None:
     damaged, sound = here.create("damaged"), here.create("sound")
     for submit in (damaged, sound):

@@ -149,9 +149,16 @@ class Engine:
                 if await self._settle(uncertain) is Settlement.ABORTED:
                     continue
                 results = uncertain.results
+            self._tell(asked, fold)
+            return results
+
+    def _tell(self, asked: tuple[Asked, ...], fold: Folding) -> None:
+        """What is committed stays committed, whatever those who are told of it do."""
+        try:
             self.committed([each.command for each in asked], fold.hints)
             self.counted(fold.written)
-            return results
+        except Exception:
+            _log.exception("a commit could not be told")
 
     async def _settle(self, uncertain: Uncertain) -> Settlement:
         while True:
