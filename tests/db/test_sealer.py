@@ -299,7 +299,7 @@ async def test_a_sealer_goes_on_after_its_connections_were_ended(here: Here) -> 
     leader = sealer(here.copy("a", pool), SystemClock(), SystemEntropy(), told.append, period=0.01)
     tasks.spawn(leader.run(), "sealer")
     for count in (1, 2):
-        await here.write(here.admin, here.acme)
+        await here.write(here.admin, here.acme, recorded_at=NOW - timedelta(days=1000))
         await until(lambda: here.admin.fetchval("SELECT count(*) = count(seal_number) FROM audit"))
         assert (await here.verified(here.acme)).last == count
         await here.admin.execute(
