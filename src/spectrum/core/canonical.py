@@ -7,6 +7,7 @@ import math
 from decimal import Decimal
 from typing import Any
 
+_PLAIN = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 _WHOLE = 21  # digits up to which ECMAScript writes a number without an exponent
 
 
@@ -15,7 +16,17 @@ def canonical(value: Any) -> bytes:
 
     Integers beyond 2^53, for which the RFC has no form, are written in full: two of them never look alike.
     """
-    return _text(value).encode()
+    return (_PLAIN.encode(value) if _is_plain(value) else _text(value)).encode()
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether the standard library writes it in the same form, which is several times faster: no fractions, no odd names."""
+    kind = type(value)
+    if kind is dict:
+        return all(map(str.isascii, value)) and all(map(_is_plain, value.values()))
+    if kind is list:
+        return all(map(_is_plain, value))
+    return kind is str or kind is int or kind is bool or value is None
 
 
 def _text(value: Any) -> str:

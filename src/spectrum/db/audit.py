@@ -51,7 +51,7 @@ class AuditChains:
     async def waits(self) -> bool:
         """Whether any record is not sealed yet."""
         with answerable():
-            return bool(await self.system.fetchval(_WAITS))
+            return await self.system.fetchval(_WAITS) is not None
 
     async def seal(self, term: int, limit: int, after: str = "") -> Progress:
         """Seal up to `limit` records, of the organizations that come after `after` first. Raises `LeadLost`."""

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spectrum.core import canonical as module
 from spectrum.core.canonical import canonical
 
 # RFC 8785, appendix B: the bits of a double, and how it is written.
@@ -80,6 +81,11 @@ def test_what_was_written_reads_as_the_same_and_is_written_the_same(value: Any) 
     text = canonical(value)
     assert json.loads(text) == value
     assert canonical(json.loads(text)) == text
+
+
+@given(values)
+def test_what_the_standard_library_writes_is_in_the_same_form(value: Any) -> None:
+    assert canonical(value) == module._text(value).encode()
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

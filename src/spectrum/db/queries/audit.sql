@@ -21,8 +21,8 @@ ORDER BY seal_number LIMIT $3;
 SELECT organization_id, number, hash, sealed_at, key_id, signature FROM audit_heads WHERE organization_id = $1;
 
 -- name: audit_waits
--- Whether any record is not sealed yet.
-SELECT EXISTS (SELECT FROM audit WHERE seal_number IS NULL);
+-- Whose record is not sealed yet, if any is. In an order: else the planner may read the whole table for nothing.
+SELECT organization_id FROM audit WHERE seal_number IS NULL ORDER BY organization_id LIMIT 1;
 
 -- name: audit_unsealed
 -- Records that are not sealed yet, at most so many: of the organizations after one, found by hopping from one to the next in the
@@ -36,9 +36,9 @@ WITH RECURSIVE organizations AS (
     FROM organizations o WHERE o.organization_id IS NOT NULL
 )
 SELECT u.id, u.organization_id, u.recorded_at, u.actor, u.action, u.subject, u.request_id, u.evidence, statement_timestamp() AS now
-FROM (SELECT organization_id FROM organizations WHERE organization_id IS NOT NULL ORDER BY organization_id LIMIT 20) AS o
+FROM (SELECT organization_id FROM organizations WHERE organization_id IS NOT NULL ORDER BY organization_id LIMIT 100) AS o
 CROSS JOIN LATERAL (
-    SELECT * FROM audit a WHERE a.organization_id = o.organization_id AND a.seal_number IS NULL ORDER BY a.id LIMIT $2
+    SELECT * FROM audit a WHERE a.organization_id = o.organization_id AND a.seal_number IS NULL ORDER BY a.id LIMIT 250
 ) AS u
 ORDER BY u.organization_id, u.id LIMIT $2;
 
