@@ -27,6 +27,7 @@ from spectrum.control.instances import Instances
 from spectrum.control.jobs import Jobs
 from spectrum.control.leader import PADDING_SECONDS, TERM_SECONDS
 from spectrum.control.log import Log
+from spectrum.control.measures import Measures
 from spectrum.control.products import Products
 from spectrum.control.readiness import Readiness
 from spectrum.control.secrets import CellKeys, load_or_create
@@ -120,7 +121,6 @@ class ControlPlane:
         self.pools = pools
         self.clock = SystemClock()
         self.entropy = SystemEntropy()
-        self.metrics = Metrics()
         self.tasks = Tasks()
         self.wakeups = Wakeups()
         tuning = settings.tuning
@@ -128,13 +128,16 @@ class ControlPlane:
         self.identity = Identity(self.changes, pools[Role.SYSTEM])
         self.workers = Workers(self.changes, pools[Role.SYSTEM], keys.signing_key_id)
         self.store = PostgresStore(pools[Role.ENGINE], pools[Role.SYSTEM], self.clock)
-        self.engine = Engine(self.store, CATALOG, self.clock, self.tasks, self._committed)
+        self.metrics = Metrics()
+        self.measures = Measures(self.metrics, pools[Role.SYSTEM])
+        self.engine = Engine(self.store, CATALOG, self.clock, self.tasks, self._committed, self.measures.committed)
         self.dispatch = Dispatch(self.store, self.engine, self.clock, self.entropy)
         self.watch = Watch(
             pools[Role.SYSTEM], pools[Role.ENGINE], self.engine, self.entropy, tuning.observation_interval
         )
         self.streams = Streams(self.changes, pools[Role.SYSTEM], self.wakeups, self.clock, self.tasks)
         self.sweeper = Sweeper(self.store, self.engine, self.dispatch, self.clock, self.entropy, tuning.lease)
+        self.sweeper.lapsed = self.metrics.leases_expired.inc
         self._join_other_copies(pools[Role.SYSTEM])
 
     def _join_other_copies(self, system: Pool) -> None:
@@ -142,7 +145,7 @@ class ControlPlane:
         lead = partial(Leading, system, holder=copy, term_seconds=TERM_SECONDS, padding_seconds=PADDING_SECONDS)
         self.sequencer = sequencer(EventLog(system, lead("sequencer")), self.clock, self.entropy)
         chains = AuditChains(system, lead("sealer"), self.keys.signer)
-        self.sealer = sealer(chains, self.clock, self.entropy, self.metrics.audit_lag.set)
+        self.sealer = sealer(chains, self.clock, self.entropy)
         self.upkeep = Upkeep(Housekeeping(system), self.clock, self.entropy)
         self.notices = Notices(system, copy, self._heard, self.wakeups.wake_all, self.clock, self.entropy)
 
@@ -190,7 +193,6 @@ class ControlPlane:
             self.changes,
             calls,
             self.dispatch,
-            self.store,
             self.wakeups,
             self.watch,
             self.streams,
@@ -213,6 +215,7 @@ class ControlPlane:
             streams=self.streams,
             readiness=Readiness(self.pools[Role.SYSTEM]),
             metrics=self.metrics,
+            measures=self.measures,
             clock=self.clock,
             entropy=self.entropy,
         )

@@ -209,7 +209,7 @@ class Metrics:
         )
         self.audit_lag = Gauge(
             "spectrum_audit_lag_seconds",
-            "Age of the oldest audit record that the sealer's last round found unsealed; on the copy that seals.",
+            "Age of the oldest audit record without a seal.",
             registry=self.registry,
         )
         self.jobs_stuck = Gauge(

@@ -126,13 +126,6 @@ async def test_reading_takes_a_scope_of_its_own(api: Api, scope: str, status: in
         assert (await caller.get(path)).status == status, path
 
 
-async def test_the_lag_of_the_sealer_is_a_metric(api: Api) -> None:
-    await busy(api, changes=1)
-    await all_sealed(api)
-    text = (await api.http.get("/metrics")).text
-    assert "\nspectrum_audit_lag_seconds " in text
-
-
 async def test_what_is_not_sealed_yet_is_listed_without_a_seal(database: Database, tmp_path: Path) -> None:
     async with serving(database, tmp_path) as api:  # no copy seals
         acme = await busy(api, changes=1)

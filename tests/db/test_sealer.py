@@ -190,14 +190,6 @@ async def test_whatever_jsonb_makes_of_the_evidence_is_what_is_sealed(here: Here
     assert (await here.verified(here.acme)).last == 1
 
 
-async def test_the_lag_is_the_age_of_the_oldest(here: Here) -> None:
-    now = await here.admin.fetchval("SELECT clock_timestamp()")
-    await here.write(here.admin, here.acme, recorded_at=now - timedelta(hours=2))
-    await here.write(here.admin, here.acme, recorded_at=now)
-    chains, term = await leading(here)
-    assert timedelta(hours=2) <= (await chains.seal(term, 100)).lag < timedelta(hours=2, minutes=5)
-
-
 # ---- nobody else writes the chain
 
 
@@ -294,12 +286,11 @@ async def test_seals_whose_commit_was_not_acknowledged_are_not_given_again(here:
 
 async def test_a_sealer_goes_on_after_its_connections_were_ended(here: Here) -> None:
     tasks = Tasks()
-    told: list[float] = []
     pool = await open_pool(here.database.urls[Role.SYSTEM], Role.SYSTEM, "test sealer")
-    leader = sealer(here.copy("a", pool), SystemClock(), SystemEntropy(), told.append, period=0.01)
+    leader = sealer(here.copy("a", pool), SystemClock(), SystemEntropy(), period=0.01)
     tasks.spawn(leader.run(), "sealer")
     for count in (1, 2):
-        await here.write(here.admin, here.acme, recorded_at=NOW - timedelta(days=1000))
+        await here.write(here.admin, here.acme)
         await until(lambda: here.admin.fetchval("SELECT count(*) = count(seal_number) FROM audit"))
         assert (await here.verified(here.acme)).last == count
         await here.admin.execute(
@@ -308,7 +299,6 @@ async def test_a_sealer_goes_on_after_its_connections_were_ended(here: Here) -> 
         )
     await tasks.close()
     await pool.close()
-    assert max(told) > 0
 
 
 # ---- what somebody did to the database

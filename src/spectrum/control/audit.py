@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,20 +24,16 @@ _CHAIN = query("audit_chain")
 _HEAD = query("audit_head")
 
 
-def sealer(
-    chains: AuditChains, clock: Clock, entropy: Entropy, told: Callable[[float], None], period: float = 1.0
-) -> Leader:
-    """Every copy runs one. `told` hears after every round how long the oldest record had waited, in seconds."""
+def sealer(chains: AuditChains, clock: Clock, entropy: Entropy, period: float = 1.0) -> Leader:
+    """Every copy runs one. `period` is the pause between looks, in seconds."""
     last = ""
 
     async def work(term: int) -> bool:
         nonlocal last
         if not await chains.waits():
-            told(0.0)
             return False
         done = await chains.seal(term, BATCH, last)
         last = done.last
-        told(done.lag.total_seconds())
         return done.count > 0
 
     return Leader(chains.leading, work, clock, entropy, period)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
 
@@ -33,11 +33,10 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How many records were sealed, which organization was the last to be looked at, and how long the oldest had waited."""
+    """How many records were sealed, and which organization was the last to be looked at."""
 
     count: int
     last: str
-    lag: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class AuditChains:
     async def _seal(self, connection: Connection, limit: int, after: str) -> Progress:
         rows = await connection.fetch(_UNSEALED, after, limit) or await connection.fetch(_UNSEALED, "", limit)
         if not rows:
-            return Progress(0, "", timedelta(0))
+            return Progress(0, "")
         now: datetime = rows[0]["now"]
         records = [record_of(row) for row in rows]
         ends = await _ends(connection, sorted({record.organization_id for record in records}))
@@ -75,7 +74,7 @@ class AuditChains:
                 heads.append(sign_head(organization, chained[-1][1], self.signer.key_id, self.signer.key.sign))
                 sealed += chained
         await _write(connection, sealed, heads, now)
-        return Progress(len(sealed), records[-1].organization_id, now - min(record.recorded_at for record in records))
+        return Progress(len(sealed), records[-1].organization_id)
 
 
 def _chained(records: Iterable[Record], end: Seal | Head | None, now: datetime) -> Iterable[tuple[Record, Seal]]:

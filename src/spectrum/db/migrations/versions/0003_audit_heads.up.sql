@@ -1,4 +1,4 @@
--- Where each organization's audit chain ends: the one row that says so outlives the partitions of the records.
+-- Where each organization's audit chain ends: apart from the records, whose partitions will not stay for ever.
 CREATE TABLE audit_heads (
     organization_id text COLLATE "C" PRIMARY KEY REFERENCES organizations,
     number bigint NOT NULL CHECK (number > 0),
