@@ -120,10 +120,9 @@ def _known(head: str | None) -> Known | None:
 def _genuine() -> Genuine:
     try:
         from spectrum.core.signing import genuine
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"Signatures can't be checked: {error.name} is not installed", "pip install 'spectrum-orchestrator[worker]'"
-        ) from None
+    except ModuleNotFoundError:
+        hint = "pip install 'spectrum-orchestrator[worker]'"
+        raise UsageError("Signatures can't be checked: the package cryptography is not installed", hint) from None
     return genuine
 
 
