@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import asyncpg
 import pytest
 
 from spectrum.core.breakers import THRESHOLD
@@ -84,6 +85,22 @@ async def run_to_the_end(here: Ground, held: Holding, lease: Lease) -> Holding:
         outcomes = tuple(Outcome(step.name, Phase.DO, step.token, Result.DONE) for step in running)
         number += 1
     return held
+
+
+async def test_an_instance_never_comes_onto_a_target_that_was_removed_after_its_choice(here: Ground) -> None:
+    asked = here.create()
+    remover = await asyncpg.connect(here.database.admin_url)
+    async with remover.transaction():
+        await remover.execute("SELECT FROM targets WHERE id = $1 FOR UPDATE", here.target)
+        await remover.execute("UPDATE targets SET removed_at = clock_timestamp() WHERE id = $1", here.target)
+        creating = asyncio.ensure_future(here.engine.execute(asked))
+        while not await here.admin.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+            await asyncio.sleep(0)
+    await remover.close()
+    with pytest.raises(Problem) as refused:
+        await creating
+    assert refused.value.slug == "not-allowed-now"
+    assert await here.admin.fetchval("SELECT count(*) FROM instances") == 0
 
 
 async def test_a_create_runs_to_its_end_and_every_row_of_it_is_there(here: Ground) -> None:
