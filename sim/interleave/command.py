@@ -72,6 +72,7 @@ def _part(admin_url: str, database: str, seeds: Sequence[int]) -> tuple[Summary,
 async def _seeds(admin_url: str, database: str, seeds: Sequence[int]) -> tuple[Summary, list[Outcome]]:
     summary, failures = Summary(), list[Outcome]()
     async with opened(admin_url, database, await _prepared(admin_url, database)) as ring:
+        await ring.record_locks()
         for seed in seeds:
             outcome = await ring.interleave(seed)
             summary.add(outcome)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import combinations_with_replacement
 from typing import Any
@@ -18,6 +18,7 @@ from sim.interleave import checks
 from sim.interleave.catalogue import CATALOGUE, Transaction
 from sim.interleave.conductor import Conductor, Order, Seeded, Stuck, Tally
 from sim.interleave.copies import Copy
+from sim.interleave.locks import Recorder
 from sim.interleave.scenes import Scene, Stage
 from sim.interleave.state import States
 from spectrum.control.commands import Reply
@@ -28,6 +29,7 @@ from spectrum.db.leading import LeadLost
 from spectrum.db.pools import Role
 
 TRIES = 8  # of somebody who is told that the database does not answer
+RECORD_EVERY = 16  # interleavings; and every transaction alone
 LEFT, RIGHT = "left", "right"
 
 Pair = tuple[str, ...]
@@ -87,6 +89,7 @@ class Summary:
     def close(self, ring: Ring) -> None:
         """What the ring knows at the end, over all its interleavings."""
         self.queries += ring.conductor.seen
+        self.cycles |= set(ring.locks.cycles())
 
     def merge(self, other: Summary) -> None:
         self.pairs |= other.pairs
@@ -139,6 +142,7 @@ class Ring:
     states: States
     scenes: Mapping[str, Scene]
     copies: Mapping[str, Copy]
+    locks: Recorder
     _serial: dict[tuple[Pair, str], set[Served]] = field(default_factory=dict)
 
     async def interleave(self, seed: int, pair: Pair | None = None, scene: str | None = None) -> Outcome:
@@ -146,17 +150,35 @@ class Ring:
         drawn_pair, drawn_scene = meeting(seed)
         pair, scene = pair or drawn_pair, scene or drawn_scene
         order = Seeded(Choices(seed))
-        outcome = await self._run(seed, pair, scene, order)
+        with self._recording(" beside ".join(pair)) if seed % RECORD_EVERY == 0 else nullcontext():
+            outcome = await self._run(seed, pair, scene, order)
         if not outcome.anomalies:
             outcome.anomalies += await self._judge(outcome, order)
         return outcome
 
+    async def record_locks(self) -> list[str]:
+        """Every transaction alone, in each of its scenes: the cycles in the order in which all of them take their locks."""
+        for name, entry in sorted(CATALOGUE.items()):
+            for scene in entry.scenes:
+                await self.alone(name, scene)
+        return self.locks.cycles()
+
     async def alone(self, name: str, scene: str) -> Outcome:
-        """One transaction, with nobody beside it."""
-        outcome = await self._run(0, (name,), scene, Order())
+        """One transaction, with nobody beside it, and its locks recorded."""
+        with self._recording(name):
+            outcome = await self._run(0, (name,), scene, Order())
         if not outcome.anomalies:
             outcome.anomalies += await checks.broken(self.admin, scene)
         return outcome
+
+    @contextmanager
+    def _recording(self, who: str) -> Iterator[None]:
+        self.locks.begin(who)
+        self.conductor.watch = self.locks.watch
+        try:
+            yield
+        finally:
+            self.conductor.watch = None
 
     async def _run(self, seed: int, pair: Pair, scene: str, order: Order, first: str = LEFT) -> Outcome:
         self.conductor.now = await self.states.restore(scene)
@@ -279,7 +301,9 @@ async def opened(admin_url: str, database: str, urls: Mapping[Role, str]) -> Asy
         scenes = await Stage(stage, states).make()
         await stage.close()
         conductor.seen.clear()
-        yield Ring(admin, conductor, states, scenes, copies)
+        locks = Recorder(admin)
+        await locks.prepare()
+        yield Ring(admin, conductor, states, scenes, copies, locks)
     finally:
         for copy in copies.values():
             await copy.close()

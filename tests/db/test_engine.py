@@ -33,6 +33,7 @@ from spectrum.core.plan import ready
 from tests.db.ground import Ground, ground
 from tests.db.rows import insert_row, make_id, rows_of
 from tests.postgres import Database
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -94,8 +95,7 @@ async def test_an_instance_never_comes_onto_a_target_that_was_removed_after_its_
         await remover.execute("SELECT FROM targets WHERE id = $1 FOR UPDATE", here.target)
         await remover.execute("UPDATE targets SET removed_at = clock_timestamp() WHERE id = $1", here.target)
         creating = asyncio.ensure_future(here.engine.execute(asked))
-        while not await here.admin.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
-            await asyncio.sleep(0)
+        await until(lambda: here.admin.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
     await remover.close()
     with pytest.raises(Problem) as refused:
         await creating

@@ -59,6 +59,12 @@ async def test_no_interleaving_of_two_transactions_breaks_a_promise(ring: Ring, 
     assert summary.interleavings == min(CHUNK, SEEDS.stop - first)
 
 
+async def test_no_two_transactions_take_their_locks_in_opposite_orders(ring: Ring) -> None:
+    cycles = await ring.record_locks()
+    assert len(ring.locks.edges) > 500
+    assert not cycles, "\n".join(cycles)
+
+
 async def test_a_seed_tells_the_same_story_twice(ring: Ring) -> None:
     for seed in range(1000, 1010):
         stories = [(await ring.interleave(seed)).story for _ in range(2)]
