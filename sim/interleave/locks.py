@@ -119,7 +119,8 @@ class Recorder:
 
     def _follow(self, held: Mapping[Lock, None], taken: Lock) -> None:
         for before in held:
-            edge = Edge(before[0], before[2], taken[0], taken[2], before[0] != taken[0] or before[1] <= taken[1])
+            ordered = not taken[0].startswith("rows") or before[0] != taken[0] or before[1] <= taken[1]
+            edge = Edge(before[0], before[2], taken[0], taken[2], ordered)
             self.edges.setdefault(edge, self.who)
 
     async def _locks(self, pid: int, pids: Sequence[int], step: Step) -> tuple[list[Lock], list[Lock]]:
@@ -201,7 +202,7 @@ def _shown(row: Any) -> Lock | None:
     """A lock that PostgreSQL shows by itself: all but those of rows."""
     match row["locktype"]:
         case "relation":
-            return f"table {row['name']}", "", row["mode"]
+            return f"table {row['name']}", row["mode"], row["mode"]  # a stronger mode is another lock
         case "advisory":
             return "advisory", row["key"], EXCLUSIVE
         case _:

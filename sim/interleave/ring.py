@@ -171,6 +171,13 @@ class Ring:
             outcome.anomalies += await checks.broken(self.admin, scene)
         return outcome
 
+    async def in_order(self, pair: Pair, scene: str, order: Order) -> Outcome:
+        """A pair in an order that somebody chose, its locks recorded."""
+        for name in pair:
+            await self.alone(name, scene)
+        with self._recording(" beside ".join(pair)):
+            return await self._run(0, pair, scene, order)
+
     @contextmanager
     def _recording(self, who: str) -> Iterator[None]:
         self.locks.begin(who)

@@ -717,7 +717,8 @@ BEGIN
         FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid JOIN pg_class parent ON parent.oid = inhparent
         WHERE parent.oid IN ('attempts'::regclass, 'events'::regclass, 'audit'::regclass) AND child.relname ~ '_[0-9]{8}$'
           AND right(child.relname, 8)::date::timestamptz + interval '7 days' <= before_moment
-        ORDER BY child.relname
+        -- In the order in which a transaction writes to them.
+        ORDER BY array_position(ARRAY['attempts', 'events', 'audit'], parent.relname::text), child.relname
     LOOP
         CASE part.parent
             WHEN 'events' THEN
