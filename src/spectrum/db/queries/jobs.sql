@@ -126,6 +126,10 @@ RETURNING id, organization_id, pool_id, created_at)
 INSERT INTO watches (instance_id, organization_id, pool_id, look_at)
 SELECT id, organization_id, pool_id, created_at FROM made;
 
+-- name: targets_removed
+-- Which of these targets were removed. Asked after instances were put on them: their foreign key keeps a removal out from then on.
+SELECT id, name FROM targets WHERE id = ANY ($1) AND removed_at IS NOT NULL;
+
 -- name: instances_update
 -- What a decision may change of an instance.
 UPDATE instances i SET
