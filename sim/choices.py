@@ -46,10 +46,6 @@ class Stream:
                 return self.put(index)
         return self.put(0)
 
-    @property
-    def replaying(self) -> bool:
-        return self._written is not None
-
     def draw(self) -> float:
         """A number in [0, 1) that is not a choice of its own: what is made of it has to be `put`."""
         return self._draw()

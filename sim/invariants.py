@@ -75,6 +75,18 @@ def invariant(
     return register
 
 
+def unread(ledger: list[T]) -> Callable[[], list[T]]:
+    """A reader that keeps its place: each call answers what was appended since the call before."""
+    place = 0
+
+    def read() -> list[T]:
+        nonlocal place
+        new, place = ledger[place:], len(ledger)
+        return new
+
+    return read
+
+
 def unwatched() -> tuple[str, ...]:
     """The promises that no invariant checks."""
     checked = {invariant.promise for invariant in REGISTRY}
@@ -139,15 +151,14 @@ class StaleCallsHaveNoEffect:
 
     def __init__(self, target: MemoryTarget) -> None:
         self._target = target
-        self._read = 0
+        self._new = unread(target.ledger)
         self._fences: defaultdict[InstanceId, int] = defaultdict(int)
         self._tokens: defaultdict[tuple[InstanceId, str], int] = defaultdict(int)
 
     def __call__(self) -> Iterator[str]:
         if self._target.strength is not Strength.ATOMIC:
             return
-        new, self._read = self._target.ledger[self._read :], len(self._target.ledger)
-        for entry in new:
+        for entry in self._new():
             call = entry.call
             slot = (call.instance, call.slot)
             if entry.act in self._EFFECTS and call.fence < self._fences[call.instance]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice, pairwise
 
-from sim.invariants import Check, When, invariant
+from sim.invariants import Check, When, invariant, unread
 from sim.system import System
 from sim.twins.provider import Act
 from sim.twins.store import MemoryDatabase
@@ -30,19 +30,16 @@ REACHABLE = _reachable()
 
 
 @invariant("P5", MemoryDatabase)
-class TransitionsAreInTheTable:
+def transitions_are_in_the_table(database: MemoryDatabase) -> Check:
     """Every change of a job is one of the table and raises its version; terminal is final; fences only grow."""
+    new = unread(database.history)
 
-    def __init__(self, database: MemoryDatabase) -> None:
-        self._database = database
-        self._read = 0
-
-    def __call__(self) -> Iterator[str]:
-        history = self._database.history
-        new, self._read = history[self._read :], len(history)
-        for before, after, _command in new:
+    def check() -> Iterator[str]:
+        for before, after, _command in new():
             if before is not None:
                 yield from _wrong_change(before, after)
+
+    return check
 
 
 def _wrong_change(before: Job, after: Job) -> Iterator[str]:
@@ -60,17 +57,12 @@ def _wrong_change(before: Job, after: Job) -> Iterator[str]:
 
 
 @invariant("P4", MemoryDatabase)
-class OnlyTheHolderIsHeard:
+def only_the_holder_is_heard(database: MemoryDatabase) -> Check:
     """A report or a release changes its job only under the fence that the job has; a lost or released job has a new one."""
+    new = unread(database.history)
 
-    def __init__(self, database: MemoryDatabase) -> None:
-        self._database = database
-        self._read = 0
-
-    def __call__(self) -> Iterator[str]:
-        history = self._database.history
-        new, self._read = history[self._read :], len(history)
-        for before, after, command in new:
+    def check() -> Iterator[str]:
+        for before, after, command in new():
             if before is None:
                 continue
             if isinstance(command, Report | Release) and command.job_id == before.id and command.fence != before.fence:
@@ -79,19 +71,16 @@ class OnlyTheHolderIsHeard:
             if let_go and after.fence == before.fence:
                 yield f"job {after.id} was taken from its owner, and its fence stayed {after.fence}"
 
+    return check
+
 
 @invariant("P1", MemoryDatabase)
-class NoStepIsSkippedOrWornOut:
+def no_step_is_skipped_or_worn_out(database: MemoryDatabase) -> Check:
     """A job succeeds only with every step done or skipped; the loss of its worker uses up none of a step's tries."""
+    new = unread(database.history)
 
-    def __init__(self, database: MemoryDatabase) -> None:
-        self._database = database
-        self._read = 0
-
-    def __call__(self) -> Iterator[str]:
-        history = self._database.history
-        new, self._read = history[self._read :], len(history)
-        for before, after, command in new:
+    def check() -> Iterator[str]:
+        for before, after, command in new():
             open_steps = [s.name for s in after.steps if s.state not in (StepState.DONE, StepState.SKIPPED)]
             if after.state is JobState.SUCCEEDED and open_steps:
                 yield f"job {after.id} has succeeded without {', '.join(open_steps)}"
@@ -99,6 +88,8 @@ class NoStepIsSkippedOrWornOut:
                 tries = [step.tries for step in before.steps]
                 if tries and tries != [step.tries for step in after.steps]:
                     yield f"job {after.id}: a rescue was counted as a retry"
+
+    return check
 
 
 @invariant("P1", MemoryDatabase)
@@ -162,22 +153,19 @@ class IntentsAreOfTheHolder:
 
 
 @invariant("P6", MemoryDatabase)
-class SequencesHaveNoGap:
+def sequences_have_no_gap(database: MemoryDatabase) -> Check:
     """The events of one instance are numbered without a gap, and every end of a job is among them."""
+    new = unread(database.events)
+    sequences: dict[str, int] = {}
 
-    def __init__(self, database: MemoryDatabase) -> None:
-        self._database = database
-        self._read = 0
-        self._sequences: dict[str, int] = {}
-
-    def __call__(self) -> Iterator[str]:
-        events = self._database.events
-        new, self._read = events[self._read :], len(events)
-        for logged in new:
+    def check() -> Iterator[str]:
+        for logged in new():
             subject, sequence = logged.fact.subject, logged.fact.sequence
-            if sequence != self._sequences.get(subject, 0) + 1:
-                yield f"event {logged.fact.type} of {subject} has number {sequence} after {self._sequences.get(subject, 0)}"
-            self._sequences[subject] = sequence
+            if sequence != sequences.get(subject, 0) + 1:
+                yield f"event {logged.fact.type} of {subject} has number {sequence} after {sequences.get(subject, 0)}"
+            sequences[subject] = sequence
+
+    return check
 
 
 @invariant("P6", MemoryDatabase, When.END)
@@ -232,28 +220,25 @@ def attempts_are_kept(database: MemoryDatabase) -> Check:
 
 
 @invariant("P3", MemoryDatabase)
-class WhatIsUndoneIsAsItWas:
+def what_is_undone_is_as_it_was(database: MemoryDatabase) -> Check:
     """A job that was undone without residue leaves every slot of its plan wanted as it was at planning."""
+    new = unread(database.history)
 
-    def __init__(self, database: MemoryDatabase) -> None:
-        self._database = database
-        self._read = 0
-
-    def __call__(self) -> Iterator[str]:
-        history = self._database.history
-        new, self._read = history[self._read :], len(history)
-        for before, after, _command in new:
+    def check() -> Iterator[str]:
+        for before, after, _command in new():
             undone = after.state.terminal and after.unwind_deadline is not None and not after.residue
             undone = undone and all(
                 step.state in UNWOUND for step in after.steps
             )  # what only goes forward is not undone
             if before is None or before.state.terminal or not undone:
                 continue
-            effects = self._database.effects[after.instance_id].values()
+            effects = database.effects[after.instance_id].values()
             wanted = {effect.slot: effect.key for effect in effects if effect.present}
             for slot, key in after.baseline.items():
                 if wanted.get(slot) != key:
                     yield f"job {after.id} has {after.state} and left {slot} wanted as {wanted.get(slot)}, not as {key}"
+
+    return check
 
 
 @invariant("P3", System)
@@ -262,15 +247,14 @@ class NothingMovesAtRest:
 
     def __init__(self, system: System) -> None:
         self._system = system
-        self._read = 0
+        self._new = unread(system.target.ledger)
         self._drifted: set[str] = set()
 
     def __call__(self) -> Iterator[str]:
         target, database = self._system.target, self._system.database
         if target.strength is not Strength.ATOMIC:
             return
-        new, self._read = target.ledger[self._read :], len(target.ledger)
-        self._drifted |= {entry.call.instance for entry in new if entry.act is Act.DRIFTED}
+        self._drifted |= {entry.call.instance for entry in self._new() if entry.act is Act.DRIFTED}
         held: dict[str, dict[str, str]] = {}
         for thing in target.things.values():
             held.setdefault(thing.call.instance, {})[thing.call.slot] = thing.call.key

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 from sim.hosts import Host
 from sim.nemesis import Nemesis
+from sim.twins.faults import Faults
 from sim.twins.provider import MemoryTarget
 from sim.twins.store import MemoryDatabase, MemoryStore
 from sim.twins.wire import Unreachable, Wire
@@ -60,7 +61,7 @@ from spectrum.transports.protocol import (
     Room,
     Sighting,
 )
-from spectrum.worker.context import Holder
+from spectrum.worker.context import Holder, Renderer
 from spectrum.worker.loop import Worker
 from spectrum.worker.rendering import service_state
 
@@ -73,6 +74,8 @@ LOOK_EVERY = 10.0
 HEARTBEAT_SECONDS = 5.0
 SWEEP_SECONDS = 4.0  # rarer than in production: with virtual time, sweeps are most of what a quiet world does
 CALL_SECONDS = 20.0
+# Next to nothing is quarantined here: a resolve is played on instances that nothing is wrong with.
+AT_ANY_TIME = {place: replace(operation, needs_hold=False) for place, operation in CATALOG.items()}
 RESTING = ("stop", "start", "restart", "delete", "undelete", "resolve")
 
 
@@ -448,13 +451,15 @@ class System:
     planes: int = 2
     workers: int = 2
     vendors: int = 3
-    catalog: Catalog = field(default_factory=lambda: CATALOG)
+    catalog: Catalog = field(default_factory=lambda: AT_ANY_TIME)
     product: Outline = field(default_factory=lambda: outline())
+    place: Callable[[Faults, Strength], MemoryTarget] = MemoryTarget
+    renderer: Renderer = field(default_factory=lambda: SimRenderer())
     answers: dict[str, list[Any]] = field(default_factory=dict)  # to each key, in order
 
     def __post_init__(self) -> None:
-        self.database = MemoryDatabase(outlines={RELEASE: self.product})
-        self.target = MemoryTarget(self.world.faults, self.strength)
+        self.database = MemoryDatabase(tolerance=3 * SWEEP_SECONDS, outlines={RELEASE: self.product})
+        self.target = self.place(self.world.faults, self.strength)
         self.wire = Wire(self.world.faults)
         self.addresses = tuple(f"control-{number}" for number in range(1, self.planes + 1))
         self.spools = [MemorySpool() for _ in range(self.workers)]
@@ -486,7 +491,7 @@ class System:
                 link,
                 {"memory://": self.target.connect()},
                 self.catalog,
-                SimRenderer(),
+                self.renderer,
                 host.clock,
                 host.entropy,
                 Tasks(),

@@ -22,19 +22,21 @@ from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId
 from spectrum.core.jobs.commands import Command, Entry, Fact
 from spectrum.core.jobs.model import Aggregate, Attempt, Effect, Instance, Job, Lease, Surroundings
 from spectrum.core.jobs.store import (
+    TOLERANCE_SECONDS,
     Asked,
     Batch,
     Beat,
     Candidate,
+    Ended,
     Folded,
     Lapsed,
     Loaded,
     Owned,
     Remembered,
-    Result,
+    Response,
+    Settlement,
     Unavailable,
     Uncertain,
-    Verdict,
     Written,
 )
 from spectrum.core.jobs.table import Hold, JobState, Lifecycle
@@ -62,6 +64,7 @@ class MemoryDatabase:
     """
 
     epoch: int = 1
+    tolerance: float = TOLERANCE_SECONDS
     instances: dict[InstanceId, Instance] = field(default_factory=dict)
     jobs: dict[JobId, Job] = field(default_factory=dict)
     effects: dict[InstanceId, dict[tuple[str, str], Effect]] = field(default_factory=dict)
@@ -166,7 +169,7 @@ class MemoryDatabase:
         for target_id, breaker in folded.breakers.items():
             before = self.breakers.get(target_id, Breaker())
             if breaker.state is BreakerState.CLOSED and before.opened_at is not None:
-                self.down_total[target_id] = self.lost_for(target_id, self.now()) - self.lost
+                self.down_total[target_id] = self._down_for(target_id, self.now())
             self.breakers[target_id] = breaker
 
     def _target_of(self, instance_id: InstanceId, asked: Sequence[Asked]) -> TargetId:
@@ -183,9 +186,17 @@ class MemoryDatabase:
 
     def lost_for(self, target_id: TargetId, now: datetime) -> timedelta:
         """Time in which deadlines of jobs on the target did not count: the cell's, and that in which its breaker was open."""
+        return self.lost + self.gap(now) + self._down_for(target_id, now)
+
+    def _down_for(self, target_id: TargetId, now: datetime) -> timedelta:
         opened_at = self.breakers.get(target_id, Breaker()).opened_at
         open_for = now - opened_at if opened_at is not None else timedelta(0)
-        return self.lost + self.down_total.get(target_id, timedelta(0)) + open_for
+        return self.down_total.get(target_id, timedelta(0)) + open_for
+
+    def gap(self, now: datetime) -> timedelta:
+        """The time since the last tick where that is too long ago for anything to have counted since."""
+        since = now - (self.alive_at or now)
+        return since if since > timedelta(seconds=self.tolerance) else timedelta(0)
 
     def _write(self, written: Written, batch: Batch) -> None:
         after = written.after
@@ -241,13 +252,13 @@ class MemoryStore:
         self.line = Line(faults, Unavailable)
         self._faults = faults
 
-    async def transact(self, batch: Batch) -> Sequence[Result]:
+    async def transact(self, batch: Batch) -> Sequence[Response]:
         database = self.database
         database.transactions += 1
         transaction = f"tx{database.transactions}"
-        results: list[Result] = []
+        results: list[Response] = []
 
-        def work() -> Sequence[Result]:
+        def work() -> Sequence[Response]:
             if transaction not in database.committed:
                 if transaction in database.aborted:
                     raise Unavailable("the server has rolled it back")
@@ -260,7 +271,7 @@ class MemoryStore:
         except Unavailable as error:
             raise Uncertain(transaction, results) from error
 
-    def _commit(self, batch: Batch) -> Sequence[Result]:
+    def _commit(self, batch: Batch) -> Sequence[Response]:
         database = self.database
         lease = database.leases.get(batch.claim.lease_id) if batch.claim else None
         loaded = database.load(batch.asked, lease, self._busy(batch.asked))
@@ -276,12 +287,12 @@ class MemoryStore:
         held = {each.command.instance_id for each in asked} & self.database.held
         return frozenset(each.command.instance_id for each in asked if self._faults.strikes(BUSY)) | frozenset(held)
 
-    async def settle(self, transaction: str) -> Verdict:
-        def work() -> Verdict:
+    async def settle(self, transaction: str) -> Settlement:
+        def work() -> Settlement:
             if transaction in self.database.committed:
-                return Verdict.COMMITTED
+                return Settlement.COMMITTED
             self.database.aborted.add(transaction)
-            return Verdict.ABORTED
+            return Settlement.ABORTED
 
         return await self._call("store.settle", work)
 
@@ -389,29 +400,29 @@ class MemoryStore:
         return await self._call("store.read", work)
 
     def _not_renewed(self, lease: Lease, seconds: float) -> bool:
+        now = self.database.now()
         since = max(lease.renewed_at, self.database.resumed_at or lease.renewed_at)
-        return self.database.now() - since > timedelta(seconds=seconds)
+        return now - since > timedelta(seconds=seconds) and not self.database.gap(now)
 
-    async def end_lease(self, lapsed: Lapsed, why: str, if_not_renewed_for: float | None) -> tuple[Owned, ...]:
-        def work() -> tuple[Owned, ...]:
+    async def end_lease(self, lapsed: Lapsed, why: str, if_not_renewed_for: float | None) -> Ended:
+        def work() -> Ended:
             lease_id = lapsed.lease_id
             lease = self.database.leases.get(lease_id)
             if lease is None:
-                return ()
+                return Ended()
             if lease.live and if_not_renewed_for is not None and not self._not_renewed(lease, if_not_renewed_for):
-                return ()
+                return Ended()
             if lease.live:
                 self.database.leases[lease_id] = replace(lease, ended_at=self.database.now(), ended_for=why)
-            return self.database.owned(lease_id)
+            return Ended(self.database.owned(lease_id), now=lease.live)
 
         return await self._call("store.lease", work)
 
-    async def tick(self, tolerance_seconds: float) -> datetime:
+    async def tick(self) -> datetime:
         def work() -> datetime:
             database = self.database
             now = database.now()
-            gap = now - (database.alive_at or now)
-            if gap > timedelta(seconds=tolerance_seconds):
+            if gap := database.gap(now):
                 database.lost += gap
                 database.resumed_at = now
             database.alive_at = now

@@ -9,18 +9,22 @@ from typing import assert_never
 from sim.hosts import EPOCH
 from sim.loop import SimLoop
 from spectrum.core.product.resources import Base, Facts, Hook, RestartPolicy, Service, Volume
-from spectrum.providers.protocol import Call, Exit, Health, Observed, Presence, Resource, digest_of
+from spectrum.providers.protocol import Call, Exit, Observed, Presence, Resource, SlotHealth, digest_of
+
+DIGEST_KEY = b"the memory target's own"
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
     """How a service or hook behaves.
 
-    A service is healthy after `healthy_after` seconds (None: never) and `says` these lines at each start; a hook `runs_for` seconds
-    and ends with `code`. `tail` is the output of a hook, or what a service that is not healthy has to say.
+    A service is healthy after `healthy_after` seconds (None: never) and `says` these lines at each start; one that is not
+    to be restarted may end after `ends_after`. A hook `runs_for` seconds. Either ends with `code`. `tail` is the output of a hook,
+    or what a service that is not healthy has to say.
     """
 
     healthy_after: float | None = 0.5
+    ends_after: float | None = None
     runs_for: float = 0.5
     code: int = 0
     says: tuple[str, ...] = ()
@@ -44,7 +48,7 @@ class Thing:
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.digest = digest_of(self.resource)
+        self.digest = digest_of(self.resource, DIGEST_KEY)
 
     def end(self) -> bool:
         """Let its process end by itself. Whether the target starts it again, as its policy says."""
@@ -72,8 +76,7 @@ class Thing:
             case Hook():
                 return self._hook(seen, age)
             case Service():
-                health = self._health(self.resource, age)
-                return replace(seen, health=health, tail=() if health is Health.HEALTHY else self.script.tail)
+                return self._service(seen, self.resource, age)
             case Base() | Volume():
                 return replace(seen, running=False)
             case _:
@@ -85,14 +88,22 @@ class Thing:
         end = moment(self.started + self.script.runs_for)
         return replace(seen, running=False, exit=Exit(self.script.code, end, self.script.tail))
 
-    def _health(self, service: Service, age: float) -> Health:
+    def _service(self, seen: Observed, service: Service, age: float) -> Observed:
+        ends, tail = self.script.ends_after, self.script.tail
+        if self.running and ends is not None and age >= ends:
+            end = Exit(self.script.code, moment(self.started + ends), tail)
+            return replace(seen, running=False, health=SlotHealth.UNHEALTHY, exit=end, ended=True, tail=tail)
+        health = self._health(service, age)
+        return replace(seen, health=health, ended=not self.running, tail=() if health is SlotHealth.HEALTHY else tail)
+
+    def _health(self, service: Service, age: float) -> SlotHealth:
         if not self.running or self.sick:
-            return Health.UNHEALTHY
+            return SlotHealth.UNHEALTHY
         after, check = self.script.healthy_after, service.health
         if after is not None and age >= after:
-            return Health.HEALTHY
+            return SlotHealth.HEALTHY
         patience = 0.0 if check is None else check.start_period + check.interval * check.retries
-        return Health.STARTING if age < max(patience, after or 0.0) else Health.UNHEALTHY
+        return SlotHealth.STARTING if age < max(patience, after or 0.0) else SlotHealth.UNHEALTHY
 
 
 def now() -> float:

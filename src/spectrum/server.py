@@ -24,6 +24,7 @@ from spectrum.control.identity import Identity
 from spectrum.control.instances import Instances
 from spectrum.control.jobs import Jobs
 from spectrum.control.log import Log
+from spectrum.control.measures import Measures
 from spectrum.control.products import Products
 from spectrum.control.readiness import Readiness
 from spectrum.control.secrets import CellKeys, load_or_create
@@ -123,13 +124,16 @@ class ControlPlane:
         self.identity = Identity(self.changes, pools[Role.SYSTEM])
         self.workers = Workers(self.changes, pools[Role.SYSTEM], keys.signing_key_id)
         self.store = PostgresStore(pools[Role.ENGINE], pools[Role.SYSTEM], self.clock)
-        self.engine = Engine(self.store, CATALOG, self.clock, self.tasks, self._committed)
+        self.metrics = Metrics()
+        self.measures = Measures(self.metrics, pools[Role.SYSTEM])
+        self.engine = Engine(self.store, CATALOG, self.clock, self.tasks, self._committed, self.measures.committed)
         self.dispatch = Dispatch(self.store, self.engine, self.clock, self.entropy)
         self.watch = Watch(
             pools[Role.SYSTEM], pools[Role.ENGINE], self.engine, self.entropy, tuning.observation_interval
         )
         self.streams = Streams(self.changes, pools[Role.SYSTEM], self.wakeups, self.clock, self.tasks)
         self.sweeper = Sweeper(self.store, self.engine, self.dispatch, self.clock, self.entropy, tuning.lease)
+        self.sweeper.lapsed = self.metrics.leases_expired.inc
         self._join_other_copies(pools[Role.SYSTEM])
 
     def _join_other_copies(self, system: Pool) -> None:
@@ -181,7 +185,6 @@ class ControlPlane:
             self.changes,
             calls,
             self.dispatch,
-            self.store,
             self.wakeups,
             self.watch,
             self.streams,
@@ -202,7 +205,8 @@ class ControlPlane:
             desk=desk,
             streams=self.streams,
             readiness=Readiness(self.pools[Role.SYSTEM]),
-            metrics=Metrics(),
+            metrics=self.metrics,
+            measures=self.measures,
             clock=self.clock,
             entropy=self.entropy,
         )

@@ -1,4 +1,4 @@
-"""The API over a fresh database for each test."""
+"""The API over a fresh database for each test: bare, with a vendor, and with an instance that a worker watches."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from spectrum.ports import SystemClock
 from spectrum.settings import LogFormat
 from spectrum.telemetry import configure_logs
 from tests.api.support import Api, serving
+from tests.api.vendor import Vendor, vendor
+from tests.api.watching import Scene, scene
 from tests.postgres import Database
 
 
@@ -33,3 +35,15 @@ def logs() -> Iterator[io.StringIO]:
 async def api(database: Database, tmp_path: Path) -> AsyncIterator[Api]:
     async with serving(database, tmp_path) as served:
         yield served
+
+
+@pytest.fixture
+async def here(api: Api) -> AsyncIterator[Vendor]:
+    async with vendor(api) as made:
+        yield made
+
+
+@pytest.fixture
+async def stage(database: Database, tmp_path: Path) -> AsyncIterator[Scene]:
+    async with scene(database, tmp_path) as made:
+        yield made

@@ -118,6 +118,13 @@ async def echo(request: Request) -> Response:
     return JSONResponse({"key_id": call.key_id, "number": call.number})
 
 
+class Unmeasured:
+    """There is nothing to look at."""
+
+    async def look(self) -> None:
+        pass
+
+
 @asynccontextmanager
 async def served() -> AsyncIterator[tuple[httpx2.AsyncClient, FakeIdempotency, Ready]]:
     idempotency, ready = FakeIdempotency(), Ready()
@@ -135,6 +142,7 @@ async def served() -> AsyncIterator[tuple[httpx2.AsyncClient, FakeIdempotency, R
         streams=nothing,
         readiness=ready,
         metrics=Metrics(),
+        measures=Unmeasured(),
         clock=SystemClock(),
         entropy=SystemEntropy(),
     )

@@ -118,17 +118,23 @@ class Api:
         return self.caller(token)
 
 
+async def control_plane(stack: AsyncExitStack, database: Database, folder: Path) -> ControlPlane:
+    """A copy of the control plane; copies with one folder share the cell's keys. It ends with the stack."""
+    pools = {}
+    for role in (Role.API, Role.ENGINE, Role.SYSTEM):
+        pools[role] = await open_pool(database.urls[role], role, "test", size=4)
+        stack.push_async_callback(pools[role].close)
+    keys = load_or_create(folder / "master.key", ENTROPY)
+    plane = ControlPlane(ServerSettings(public_url=PUBLIC_URL), keys, pools)
+    stack.push_async_callback(plane.tasks.close)
+    return plane
+
+
 @asynccontextmanager
 async def serving(database: Database, folder: Path) -> AsyncIterator[Api]:
     async with AsyncExitStack() as stack:
-        pools = {}
-        for role in (Role.API, Role.ENGINE, Role.SYSTEM):
-            pools[role] = await open_pool(database.urls[role], role, "test", size=4)
-            stack.push_async_callback(pools[role].close)
-        keys = load_or_create(folder / "master.key", ENTROPY)
-        plane = ControlPlane(ServerSettings(public_url=PUBLIC_URL), keys, pools)
-        stack.push_async_callback(plane.tasks.close)
+        plane = await control_plane(stack, database, folder)
         services, identity, workers = plane.services(), plane.identity, plane.workers
         transport = httpx2.ASGITransport(create_app(services, PUBLIC_URL), raise_app_exceptions=False)
         http = await stack.enter_async_context(httpx2.AsyncClient(transport=transport, base_url=PUBLIC_URL))
-        yield Api(services, identity, workers, keys, database, http, plane)
+        yield Api(services, identity, workers, plane.keys, database, http, plane)

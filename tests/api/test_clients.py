@@ -101,6 +101,9 @@ async def test_the_command_makes_shows_plans_and_ends_an_instance(served: Served
     assert URL in made.out
     shown = await served.by_command("instance", "show", "acme")
     assert "not_stopped" in shown.out and "Salve" in shown.out, shown.err
+    sound = await served.by_command("instance", "resolve", "acme")
+    assert (sound.code, sound.out) == (4, "")
+    assert "not on hold" in sound.err
     listed = await served.by_command("job", "list", "--instance", "acme", "-o", "json")
     (job,) = json.loads(listed.out)["items"]
     why = await served.by_command("job", "why", job["id"])

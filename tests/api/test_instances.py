@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -14,16 +13,10 @@ from spectrum.api import models
 from spectrum.core.jobs.table import JobState
 from spectrum.core.sealing import Context, Sealed
 from spectrum.sdk import models as sdk
-from tests.api.support import Answered, Api, Caller
-from tests.api.vendor import KINTO, URL, Vendor, failing, publish, vendor
+from tests.api.support import Answered, Caller
+from tests.api.vendor import KINTO, URL, Vendor, failing, publish
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def here(api: Api) -> AsyncIterator[Vendor]:
-    async with vendor(api) as made:
-        yield made
 
 
 def allowed(instance: dict[str, Any]) -> set[str]:
@@ -286,20 +279,21 @@ async def test_unknown_names_are_not_found(here: Vendor) -> None:
 
 async def test_an_instance_lives_from_create_to_purge(here: Vendor) -> None:
     instance = await here.running()
-    assert allowed(instance) == {"stop", "restart", "delete", "resolve"}
+    assert allowed(instance) == {"stop", "restart", "delete"}
     refusals = {action["verb"]: action["reason"] for action in instance["actions"]}
     assert (refusals["undelete"], refusals["start"], refusals["stop"]) == ("not_deleted", "not_stopped", None)
+    assert refusals["resolve"] == "not_on_hold"
 
     stopped = await here.act("stop")
     assert (stopped["lifecycle"], stopped["desired_state"], stopped["generation"]) == ("stopped", "stopped", 2)
-    assert allowed(stopped) == {"start", "delete", "resolve"}
+    assert allowed(stopped) == {"start", "delete"}
     started = await here.act("start")
     assert (started["lifecycle"], started["desired_state"], started["generation"]) == ("running", "running", 3)
     restarted = await here.act("restart")
     assert (restarted["lifecycle"], restarted["generation"]) == ("running", 3)
 
     deleted = await here.act("delete")
-    assert (deleted["lifecycle"], allowed(deleted)) == ("deleted", {"undelete", "purge", "resolve"})
+    assert (deleted["lifecycle"], allowed(deleted)) == ("deleted", {"undelete", "purge"})
     back = await here.act("undelete")
     assert (back["lifecycle"], back["deleted_at"], back["purge_at"]) == ("running", None, None)
 
@@ -334,10 +328,18 @@ async def test_a_purged_instance_is_found_by_its_id_alone_and_its_name_is_free(h
 
 async def test_what_is_not_possible_in_this_state_is_refused(here: Vendor) -> None:
     await here.running()
-    for verb in ("start", "undelete", "purge"):
+    for verb in ("start", "undelete", "purge", "resolve"):
         refused = await here.admin.post(f"/v1/instances/acme:{verb}")
         assert (refused.status, refused.slug) == (409, "not-allowed-now")
     assert (await here.instance())["generation"] == 1
+
+
+async def test_a_resolve_of_what_nothing_is_wrong_with_says_so(here: Vendor) -> None:
+    await here.running()
+    for path in ("/v1/instances/acme:resolve", "/v1/instances/acme:resolve?dry_run=true"):
+        refused = await here.admin.post(path)
+        assert (refused.status, refused.slug, refused.body["hold"]) == (409, "not-allowed-now", "none")
+        assert "acme is not on hold" in refused.body["detail"]
 
 
 async def test_a_stop_that_is_called_off_leaves_what_was_accepted(here: Vendor) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -14,17 +13,10 @@ from spectrum.core.errors import ErrorClass
 from spectrum.core.jobs.commands import Release
 from spectrum.core.jobs.table import JobState, WaitsFor
 from spectrum.sdk import models as sdk
-from tests.api.support import Api
-from tests.api.vendor import Vendor, failing, vendor
+from tests.api.vendor import Vendor, failing
 from tests.db.rows import make_id
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def here(api: Api) -> AsyncIterator[Vendor]:
-    async with vendor(api) as made:
-        yield made
 
 
 async def why(here: Vendor, job: dict[str, Any]) -> models.Why:

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -17,18 +16,12 @@ from spectrum.core.errors import Problem
 from spectrum.transports.poll import PollLink
 from spectrum.transports.protocol import Chunk, Incarnation, LogsAsked, Onward, Room
 from tests.api.support import Answered, Caller
-from tests.api.watching import DEADLINE, Scene, eventually, scene
-from tests.postgres import Database
+from tests.api.watching import DEADLINE, Scene
+from tests.waiting import eventually, until
 
 pytestmark = pytest.mark.anyio
 PATH = "/v1/instances/acme/logs"
 LINE = {"at": "2026-11-23T10:00:00Z", "service": "web", "stream": "stdout", "text": "hello"}
-
-
-@pytest.fixture
-async def stage(database: Database, tmp_path: Path) -> AsyncIterator[Scene]:
-    async with scene(database, tmp_path) as made:
-        yield made
 
 
 @asynccontextmanager
@@ -165,7 +158,7 @@ async def test_a_stream_that_nobody_reads_takes_so_much_and_no_more(
     async with reader(stage) as reading:
         asked = await taken(link, incarnation)
         await reading
-        await eventually(lambda: _closed(stage))
+        await until(lambda: _closed(stage))
         await stage.admin.execute("UPDATE worker_requests SET closed_at = NULL")
         large = ({**LINE, "text": "x" * 900},)
         assert await link.stream(incarnation, Chunk(asked.id, 1, large)) == Onward(taken=True, wanted=True)
@@ -204,7 +197,7 @@ async def test_a_request_that_is_over_leaves_nothing_behind(stage: Scene) -> Non
         await reading
     await stage.admin.execute("UPDATE worker_requests SET expires_at = now() - interval '1 second'")
     stage.tasks.spawn(stage.copies[0].plane.streams.run(), "forgetting")
-    await eventually(lambda: _nothing_left(stage))
+    await until(lambda: _nothing_left(stage))
 
 
 async def _nothing_left(stage: Scene) -> bool:

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
 from spectrum.core.errors import Problem
 from spectrum.core.ids import InstanceId, PoolId
 from spectrum.transports.protocol import Look, Room, Sighting
-from tests.api.watching import CLOCK, DEADLINE, LONG_AGO, Scene, scene
+from tests.api.watching import CLOCK, DEADLINE, LONG_AGO, Scene
 from tests.db.rows import insert_row, make_id
-from tests.postgres import Database
 
 pytestmark = pytest.mark.anyio
 LOOKS = Room(looks=32)
-
-
-@pytest.fixture
-async def stage(database: Database, tmp_path: Path) -> AsyncIterator[Scene]:
-    async with scene(database, tmp_path) as made:
-        yield made
 
 
 async def polled(stage: Scene) -> Look:

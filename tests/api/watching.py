@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,15 +17,12 @@ import httpx2
 import uvicorn
 
 from sim.system import outline
-from spectrum.control.secrets import load_or_create
 from spectrum.core.access import TOKEN_ENTROPY, make_token
 from spectrum.core.product.outline import EndpointOutline, ServiceOutline
 from spectrum.core.product.release import TargetKind
-from spectrum.db.pools import Role, open_pool
 from spectrum.operations import CATALOG
-from spectrum.ports import SystemClock, SystemEntropy, Tasks
+from spectrum.ports import SystemClock, Tasks
 from spectrum.server import ControlPlane
-from spectrum.settings import ServerSettings
 from spectrum.transports.poll import PollLink
 from spectrum.transports.protocol import Incarnation
 from spectrum.worker.keys import load_or_create as worker_keys
@@ -33,7 +30,7 @@ from spectrum.worker.loop import Worker
 from spectrum.worker.main import runnable
 from spectrum.worker.rendering import ReleaseRenderer
 from spectrum.worker.spool import DiskSpool
-from tests.api.support import PUBLIC_URL, Caller
+from tests.api.support import ENTROPY, PUBLIC_URL, Caller, control_plane
 from tests.conformance.hand import Hand
 from tests.conformance.harness import process_harness
 from tests.db.rows import Rows, insert_row, make_id, rows_of
@@ -41,7 +38,7 @@ from tests.postgres import Database
 
 DEADLINE = 30.0
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
-CLOCK, ENTROPY = SystemClock(), SystemEntropy()
+CLOCK = SystemClock()
 TABLES = ("organizations", "products", "releases", "pools", "targets", "instances", "placements", "watches")
 
 
@@ -114,16 +111,6 @@ class Scene:
         return row
 
 
-async def eventually(condition: Callable[[], Awaitable[bool] | bool]) -> None:
-    """Return once it holds, looked at again and again. Fails after `DEADLINE`."""
-    async with asyncio.timeout(DEADLINE):
-        while True:
-            held = condition()
-            if held if isinstance(held, bool) else await held:
-                return
-            await CLOCK.sleep(0.02)
-
-
 @asynccontextmanager
 async def scene(database: Database, folder: Path) -> AsyncIterator[Scene]:
     tasks = Tasks()
@@ -170,14 +157,8 @@ def _rows(hand: Hand) -> Rows:
 
 
 async def _copy(stack: AsyncExitStack, database: Database, folder: Path) -> Copy:
-    pools = {}
-    for role in (Role.API, Role.ENGINE, Role.SYSTEM):
-        pools[role] = await open_pool(database.urls[role], role, "test", size=4)
-        stack.push_async_callback(pools[role].close)
-    keys = load_or_create(folder / "master.key", ENTROPY)
-    plane = ControlPlane(ServerSettings(public_url=PUBLIC_URL), keys, pools)
+    plane = await control_plane(stack, database, folder)
     plane.watch.interval = 0.2
-    stack.push_async_callback(plane.tasks.close)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(plane.app(), lifespan="off", log_config=None, timeout_graceful_shutdown=1))
     server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]

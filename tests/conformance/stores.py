@@ -51,8 +51,8 @@ class Tenant:
 class StoreHarness:
     """One store under test, with two tenants in one pool and a worker of the first's.
 
-    `pass_time` lets seconds go by in which nobody ticks. `holding` has another copy hold an aggregate or a key meanwhile.
-    `losing` loses the acknowledgement of the next commit.
+    `pass_time` lets seconds go by in which the copies tick, `stand_still` such in which nobody does. `holding` has another copy
+    hold an aggregate or a key meanwhile. `losing` loses the acknowledgement of the next commit.
     """
 
     store: Store
@@ -61,6 +61,7 @@ class StoreHarness:
     tenant: Tenant
     other: Tenant
     pass_time: Callable[[float], Awaitable[None]]
+    stand_still: Callable[[float], Awaitable[None]]
     holding: Callable[[InstanceId | Keyed], AbstractAsyncContextManager[None]]
     brake: Callable[[], Awaitable[None]]
     losing: Callable[[Loss], AbstractContextManager[None]]
@@ -69,7 +70,7 @@ class StoreHarness:
 # ---- PostgreSQL
 
 _AGE = """
-WITH c AS (UPDATE cell SET alive_at = alive_at - $1::interval, resumed_at = resumed_at - $1::interval),
+WITH c AS (UPDATE cell SET alive_at = $2, resumed_at = resumed_at - $1::interval),
      l AS (UPDATE leases SET renewed_at = renewed_at - $1::interval),
      j AS (UPDATE jobs SET deadline = deadline - $1::interval, unwind_deadline = unwind_deadline - $1::interval,
                            not_before = not_before - $1::interval),
@@ -81,10 +82,13 @@ UPDATE instances SET purge_at = purge_at - $1::interval
 @asynccontextmanager
 async def postgres_harness(database: Database) -> AsyncIterator[StoreHarness]:
     async with proxied(database.urls[Role.ENGINE]) as (proxy, url), ground(database, url) as made:
-
+        # The clock can't be moved: what is stored is older then.
         async def pass_time(seconds: float) -> None:
-            # The clock can't be moved: what is stored is older then.
-            await made.admin.execute(_AGE.replace("$1", f"'{seconds} seconds'"))
+            await made.admin.execute(_AGE.replace("$1", f"'{seconds} seconds'").replace("$2", "clock_timestamp()"))
+
+        async def stand_still(seconds: float) -> None:
+            interval = f"'{seconds} seconds'"
+            await made.admin.execute(_AGE.replace("$1", interval).replace("$2", f"alive_at - interval {interval}"))
 
         @contextmanager
         def losing(loss: Loss) -> Iterator[None]:
@@ -102,6 +106,7 @@ async def postgres_harness(database: Database) -> AsyncIterator[StoreHarness]:
             proxy.at_commit(treat)
             yield
 
+        await made.store.tick()  # the template's last tick is long ago
         yield StoreHarness(
             made.store,
             made.caller.pool_id,
@@ -109,6 +114,7 @@ async def postgres_harness(database: Database) -> AsyncIterator[StoreHarness]:
             Tenant(made.organization, made.target, made.release),
             await _second_tenant(made),
             pass_time,
+            stand_still,
             lambda thing: _held_by_another_session(made, thing),
             lambda: _brake(made),
             losing,
@@ -179,6 +185,10 @@ async def memory_harness() -> AsyncIterator[StoreHarness]:
         yield
         database.held.remove(name)
 
+    async def pass_time(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        database.alive_at = database.now()
+
     async def brake() -> None:
         database.braked = "brk_test"
 
@@ -193,6 +203,7 @@ async def memory_harness() -> AsyncIterator[StoreHarness]:
         WORKER,
         Tenant(ORGANIZATION, TARGET, RELEASE),
         Tenant(OTHER_ORGANIZATION, OTHER_TARGET, OTHER_RELEASE),
+        pass_time,
         asyncio.sleep,
         holding,
         brake,

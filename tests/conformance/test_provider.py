@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import anyio
 import pytest
 
 from spectrum.core.errors import ErrorClass, Fault, StaleFence
-from spectrum.providers.protocol import Health, Observed, Presence, digest_of
+from spectrum.core.product.resources import File, RestartPolicy
+from spectrum.providers.protocol import Observed, Presence, SlotHealth, digest_of
 from tests.conformance.hand import DEADLINE, Hand
 from tests.conformance.harness import HARNESSES, Harness
 
@@ -53,8 +55,26 @@ async def test_what_is_ensured_is_observed_with_key_token_and_digest(hand: Hand)
     seen = await hand.look("web/container")
 
     assert (seen.presence, seen.key, seen.token) == (Presence.PRESENT, "web.container.1.1", call.token)
-    assert seen.spec_digest == digest_of(service)
+    assert seen.spec_digest
     assert seen.running
+
+
+async def test_a_digest_tells_a_changed_secret_and_does_not_let_it_be_guessed(hand: Hand) -> None:
+    service = hand.harness.web(await hand.ground())
+
+    async def digest(pin: str, content: str) -> str:
+        asked = replace(
+            service, environment={**service.environment, "PIN": pin}, files=(File("/pin", content, secret=True),)
+        )
+        seen = await hand.ensure("web/container", asked)
+        await hand.provider.remove(hand.call("web/container", "key.1"))
+        assert seen.spec_digest != digest_of(asked, b"")
+        return seen.spec_digest
+
+    first = await digest("1234", "1234")
+    assert await digest("1234", "1234") == first
+    assert await digest("1235", "1234") != first
+    assert await digest("1234", "1235") != first
 
 
 async def test_ensuring_twice_is_ensuring_once(hand: Hand) -> None:
@@ -285,11 +305,11 @@ async def test_a_container_without_its_base_is_a_conflict(hand: Hand) -> None:
 
 async def test_health_goes_from_starting_to_healthy_to_unhealthy(hand: Hand) -> None:
     service = hand.harness.web(await hand.ground())
-    assert (await hand.ensure("web/container", service)).health is Health.STARTING
+    assert (await hand.ensure("web/container", service)).health is SlotHealth.STARTING
 
-    await hand.until("web/container", lambda seen: seen.health is Health.HEALTHY)
+    await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
     await hand.harness.sicken(hand.instance)
-    sick = await hand.until("web/container", lambda seen: seen.health is Health.UNHEALTHY)
+    sick = await hand.until("web/container", lambda seen: seen.health is SlotHealth.UNHEALTHY)
 
     assert sick.running
     assert sick.tail
@@ -297,12 +317,25 @@ async def test_health_goes_from_starting_to_healthy_to_unhealthy(hand: Hand) -> 
 
 async def test_a_service_that_dies_is_started_again_and_counted(hand: Hand) -> None:
     await hand.web()
-    await hand.until("web/container", lambda seen: seen.health is Health.HEALTHY)
+    await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
 
     await hand.harness.kill(hand.instance)
-    seen = await hand.until("web/container", lambda seen: seen.restarts == 1 and seen.health is Health.HEALTHY)
+    seen = await hand.until("web/container", lambda seen: seen.restarts == 1 and seen.health is SlotHealth.HEALTHY)
 
     assert (seen.running, seen.key) == (True, "key.1")
+
+
+async def test_a_service_that_dies_and_is_not_to_be_started_again_has_ended_until_it_is_ensured(hand: Hand) -> None:
+    service = replace(hand.harness.web(await hand.ground()), restart=RestartPolicy.NO)
+    await hand.ensure("web/container", service)
+    before = await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
+
+    await hand.harness.kill(hand.instance)
+    seen = await hand.until("web/container", lambda seen: seen.ended)
+    again = await hand.ensure("web/container", service)
+
+    assert (before.ended, seen.running, seen.restarts) == (False, False, 0)
+    assert (again.ended, again.running) == (False, True)
 
 
 async def test_logs_come_in_order_and_can_be_followed(hand: Hand) -> None:

@@ -24,21 +24,24 @@ from spectrum.core.jobs.commands import (
     Report,
     Submit,
     Submitted,
+    Tick,
 )
 from spectrum.core.jobs.model import Aggregate, Instance, Job, Lease, Owner, Spec, Waiting
 from spectrum.core.jobs.store import (
     DEFERRED,
+    TOLERANCE_SECONDS,
     Asked,
     Batch,
     Candidate,
     ClaimOf,
+    Ended,
     Folded,
     Keyed,
     Lapsed,
     Loaded,
-    Result,
+    Response,
+    Settlement,
     Uncertain,
-    Verdict,
     Written,
 )
 from spectrum.core.jobs.table import Hold, JobState, Lifecycle, Phase, WaitsFor
@@ -51,7 +54,6 @@ pytestmark = pytest.mark.anyio
 
 OPERATIONS = {name: frozenset({version}) for name, version in CATALOG}
 LEASE_SECONDS = 15.0
-TOLERANCE = 5.0
 HOUR = 3600.0
 
 
@@ -98,7 +100,7 @@ class Hand:
     def keyed(self, key: str, digest: str = "d") -> Keyed:
         return Keyed(self.harness.tenant.organization, "POST", "/v1/instances", key, digest, _respond)
 
-    async def transact(self, *asked: Any, claim: ClaimOf | None = None) -> list[Result]:
+    async def transact(self, *asked: Any, claim: ClaimOf | None = None) -> list[Response]:
         batch = tuple(each if isinstance(each, Asked) else Asked(each) for each in asked)
         return list(await self.store.transact(Batch(batch, Folding(batch, CATALOG, claim), claim)))
 
@@ -117,7 +119,7 @@ class Hand:
         lease = Lease(lease_id, harness.worker, harness.tenant.organization, harness.pool, 0, NOW, NOW)
         return await self.store.open_lease(lease, boot)
 
-    async def claim(self, lease: Lease, *jobs: Job, want: int = 8, number: int | None = None) -> list[Result]:
+    async def claim(self, lease: Lease, *jobs: Job, want: int = 8, number: int | None = None) -> list[Response]:
         if number is None:
             number = self.claims[lease.id] = self.claims.get(lease.id, 0) + 1
         owner = Owner(lease.id, lease.worker_id, lease.incarnation, number)
@@ -392,9 +394,9 @@ async def test_two_of_one_name_in_one_batch_are_told_apart(hand: Hand) -> None:
 # ---- settle
 
 
-@pytest.mark.parametrize(("loss", "verdict"), [(Loss.ANSWER, Verdict.COMMITTED), (Loss.REQUEST, Verdict.ABORTED)])
+@pytest.mark.parametrize(("loss", "verdict"), [(Loss.ANSWER, Settlement.COMMITTED), (Loss.REQUEST, Settlement.ABORTED)])
 async def test_what_became_of_a_commit_without_an_answer_is_known_afterwards(
-    hand: Hand, loss: Loss, verdict: Verdict
+    hand: Hand, loss: Loss, verdict: Settlement
 ) -> None:
     create = hand.create()
     with hand.harness.losing(loss), pytest.raises(Uncertain) as caught:
@@ -405,8 +407,8 @@ async def test_what_became_of_a_commit_without_an_answer_is_known_afterwards(
 
     [answer] = await hand.transact(create)
     assert isinstance(answer, Submitted)
-    assert answer.attached is (verdict is Verdict.COMMITTED)
-    if verdict is Verdict.COMMITTED:
+    assert answer.attached is (verdict is Settlement.COMMITTED)
+    if verdict is Settlement.COMMITTED:
         [uncertain] = caught.value.results
         assert isinstance(uncertain, Submitted)
         assert uncertain.job == answer.job
@@ -422,7 +424,7 @@ async def test_a_verdict_about_a_commit_that_is_still_under_way_stays_true(hand:
 
     [answer] = await hand.transact(create)
     assert isinstance(answer, Submitted)
-    assert answer.attached is (verdict is Verdict.COMMITTED)
+    assert answer.attached is (verdict is Settlement.COMMITTED)
 
 
 # ---- claims
@@ -579,16 +581,29 @@ async def test_an_instance_is_due_once_the_deadline_of_its_job_has_passed(hand: 
 
 async def test_time_in_which_nothing_could_be_done_puts_deadlines_off(hand: Hand) -> None:
     """A cell that stood still for two hours: an hour's deadline has an hour left when it goes on."""
-    await hand.store.tick(TOLERANCE)
+    await hand.store.tick()
     job = await hand.created()
     await hand.arrange(job, lambda a: replace(a, jobs={job.id: replace(a.jobs[job.id], deadline=_in(a, job, HOUR))}))
 
-    await hand.harness.pass_time(2 * HOUR)
-    await hand.store.tick(TOLERANCE)
+    await hand.harness.stand_still(2 * HOUR)
+    assert await hand.due() == [], "before anybody ticked"
+    await hand.store.tick()
     assert await hand.due() == []
 
     await hand.harness.pass_time(HOUR + 1)
     assert await hand.due() == [job.instance_id]
+
+
+async def test_a_decision_in_a_gap_that_nobody_has_counted_yet_holds_no_deadline_against_a_job(hand: Hand) -> None:
+    await hand.store.tick()
+    job = await hand.created()
+    await hand.arrange(job, lambda a: replace(a, jobs={job.id: replace(a.jobs[job.id], deadline=_in(a, job, HOUR))}))
+    await hand.harness.stand_still(2 * HOUR)
+
+    [looked] = await hand.transact(Tick(**_to(job, "tick")))
+
+    assert isinstance(looked, Done)
+    assert not looked.changed
 
 
 async def test_an_unwinding_job_is_due_by_its_own_deadline(hand: Hand) -> None:
@@ -755,10 +770,12 @@ async def test_a_lease_that_was_not_renewed_in_time_is_ended_once_and_says_what_
     await hand.harness.pass_time(LEASE_SECONDS + 1)
     [lapsed] = await hand.store.lapsed(LEASE_SECONDS, 10)
 
-    owned = await hand.store.end_lease(lapsed, "lapsed", LEASE_SECONDS)
+    ended = await hand.store.end_lease(lapsed, "lapsed", LEASE_SECONDS)
 
     assert lapsed == hand.lapsed(lease)
-    assert [(each.job_id, each.fence) for each in owned] == [(job.id, held.job.fence)]
+    assert ended.now
+    assert [(each.job_id, each.fence) for each in ended.owned] == [(job.id, held.job.fence)]
+    assert await hand.store.end_lease(lapsed, "lapsed", LEASE_SECONDS) == replace(ended, now=False)
     assert await hand.store.beat(lease.id, lease.organization_id, lease.incarnation, 1) is None
 
 
@@ -768,7 +785,7 @@ async def test_a_lease_that_was_renewed_meanwhile_is_not_ended(hand: Hand) -> No
     [lapsed] = await hand.store.lapsed(LEASE_SECONDS, 10)
     await hand.store.beat(lease.id, lease.organization_id, lease.incarnation, 1)
 
-    assert list(await hand.store.end_lease(lapsed, "lapsed", LEASE_SECONDS)) == []
+    assert await hand.store.end_lease(lapsed, "lapsed", LEASE_SECONDS) == Ended()
 
     assert await hand.store.beat(lease.id, lease.organization_id, lease.incarnation, 2) is not None
 
@@ -788,7 +805,7 @@ async def test_an_ended_lease_that_still_owns_jobs_is_found_until_it_owns_none(h
     held = await hand.held(lease, job)
     await hand.store.end_lease(hand.lapsed(lease), "revoked", None)
     assert list(await hand.store.lapsed(LEASE_SECONDS, 10)) == [hand.lapsed(lease)]
-    [owned] = await hand.store.end_lease(hand.lapsed(lease), "lapsed", LEASE_SECONDS)
+    [owned] = (await hand.store.end_lease(hand.lapsed(lease), "lapsed", LEASE_SECONDS)).owned
 
     await hand.transact(Lose(**_to(job, "lose"), job_id=job.id, fence=owned.fence, why="test"))
 
@@ -800,38 +817,40 @@ async def test_an_ended_lease_that_still_owns_jobs_is_found_until_it_owns_none(h
 async def test_ending_a_lease_that_nobody_knows_ends_nothing(hand: Hand) -> None:
     unknown = Lapsed(LeaseId(make_id("lea")), hand.harness.worker, hand.harness.tenant.organization)
 
-    assert list(await hand.store.end_lease(unknown, "lapsed", None)) == []
+    assert await hand.store.end_lease(unknown, "lapsed", None) == Ended()
 
 
 # ---- the liveness row
 
 
 async def test_time_goes_on_with_every_tick(hand: Hand) -> None:
-    first = await hand.store.tick(TOLERANCE)
+    first = await hand.store.tick()
     await hand.harness.pass_time(1.0)
-    second = await hand.store.tick(TOLERANCE)
+    second = await hand.store.tick()
 
     assert second > first - timedelta(seconds=1)  # what is stored may have grown older meanwhile
 
 
 async def test_after_a_gap_every_lease_gets_its_full_time_again(hand: Hand) -> None:
-    await hand.store.tick(TOLERANCE)
+    await hand.store.tick()
     lease = await hand.start()
-    await hand.harness.pass_time(HOUR)
+    await hand.harness.stand_still(HOUR)
+    assert list(await hand.store.lapsed(LEASE_SECONDS, 10)) == [], "before anybody ticked"
+    assert await hand.store.end_lease(hand.lapsed(lease), "lapsed", LEASE_SECONDS) == Ended()
 
-    await hand.store.tick(TOLERANCE)
+    await hand.store.tick()
     assert list(await hand.store.lapsed(LEASE_SECONDS, 10)) == []
-    assert list(await hand.store.end_lease(hand.lapsed(lease), "lapsed", LEASE_SECONDS)) == []
+    assert await hand.store.end_lease(hand.lapsed(lease), "lapsed", LEASE_SECONDS) == Ended()
 
     await hand.harness.pass_time(LEASE_SECONDS + 1)
     assert list(await hand.store.lapsed(LEASE_SECONDS, 10)) == [hand.lapsed(lease)]
 
 
 async def test_a_pause_within_the_tolerance_is_no_gap(hand: Hand) -> None:
-    await hand.store.tick(TOLERANCE)
+    await hand.store.tick()
     lease = await hand.start()
     for _ in range(4):
-        await hand.harness.pass_time(TOLERANCE - 1)
-        await hand.store.tick(TOLERANCE)
+        await hand.harness.stand_still(TOLERANCE_SECONDS - 1)
+        await hand.store.tick()
 
     assert list(await hand.store.lapsed(LEASE_SECONDS, 10)) == [hand.lapsed(lease)]

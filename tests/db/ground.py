@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +15,10 @@ from spectrum.control.dispatch import Caller, Dispatch
 from spectrum.control.engine import Engine
 from spectrum.control.sweeper import Sweeper
 from spectrum.core.ids import InstanceId, JobId, OrganizationId, PlacementId, PoolId, ReleaseId, TargetId, WorkerId
-from spectrum.core.jobs.commands import Submit
-from spectrum.core.jobs.model import Instance, Spec
+from spectrum.core.jobs.commands import Holding, Intent, Outcome, Release, Report, Result, Submit
+from spectrum.core.jobs.model import Instance, Lease, Spec
+from spectrum.core.jobs.table import Phase
+from spectrum.core.plan import ready
 from spectrum.db.pools import Role, open_pool
 from spectrum.db.store import PostgresStore
 from spectrum.operations import CATALOG
@@ -101,3 +103,43 @@ async def ground(
         await engine_pool.close()
         await system_pool.close()
         await admin.close()
+
+
+# ---- what a worker says of the job that it holds
+
+
+def _says(here: Ground, held: Holding, lease: Lease) -> dict[str, Any]:
+    return {
+        "instance_id": held.instance.id,
+        "organization_id": here.organization,
+        "actor": here.caller.actor,
+        "job_id": held.job.id,
+        "lease_id": lease.id,
+        "pool_id": here.caller.pool_id,
+        "fence": held.job.fence,
+    }
+
+
+def report(here: Ground, held: Holding, lease: Lease, number: int, **what: Any) -> Report:
+    return Report(id=f"{held.job.id}/{number}", **_says(here, held, lease), number=number, **what)
+
+
+def handback(here: Ground, held: Holding, lease: Lease, **what: Any) -> Release:
+    return Release(id=f"{held.job.id}/release", **_says(here, held, lease), **what)
+
+
+async def run_to_the_end(
+    here: Ground, held: Holding, lease: Lease, tell: Callable[[Report], Awaitable[Holding]] | None = None
+) -> Holding:
+    """Say of every step that it is done, the next intent in the same report. `tell` is how reports get there."""
+    tell = tell or here.dispatch.report
+    number = 1
+    outcomes: tuple[Outcome, ...] = ()
+    while not held.gone:
+        done = {outcome.step for outcome in outcomes}
+        intents = tuple(Intent(step.name, Phase.DO) for step in ready(held.job.steps, done))
+        held = await tell(report(here, held, lease, number, outcomes=outcomes, intents=intents))
+        running = [step for step in held.job.steps if step.outstanding]
+        outcomes = tuple(Outcome(step.name, Phase.DO, step.token, Result.DONE) for step in running)
+        number += 1
+    return held

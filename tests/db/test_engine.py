@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -17,19 +18,15 @@ from spectrum.core.jobs.commands import (
     Claim,
     Holding,
     Intent,
-    Outcome,
     Rejection,
-    Release,
     Repeated,
-    Report,
-    Result,
     Submitted,
 )
 from spectrum.core.jobs.model import Lease, Owner
 from spectrum.core.jobs.store import Asked, ClaimOf, Keyed
 from spectrum.core.jobs.table import JobState, Phase, StepState, WaitsFor
-from spectrum.core.plan import ready
-from tests.db.ground import Ground, ground
+from spectrum.db.store import PostgresStore
+from tests.db.ground import Ground, ground, handback, report, run_to_the_end
 from tests.db.rows import insert_row, make_id, rows_of
 from tests.postgres import Database
 
@@ -51,39 +48,10 @@ def keyed(here: Ground, key: str, digest: str = "d") -> Keyed:
     return Keyed(here.organization, "POST", "/v1/instances", key, digest, respond)
 
 
-def report(here: Ground, held: Holding, lease: Lease, number: int, **what: Any) -> Report:
-    return Report(
-        id=f"{held.job.id}/{number}",
-        instance_id=held.instance.id,
-        organization_id=here.organization,
-        actor=here.caller.actor,
-        job_id=held.job.id,
-        lease_id=lease.id,
-        pool_id=here.caller.pool_id,
-        fence=held.job.fence,
-        number=number,
-        **what,
-    )
-
-
 async def claim_one(here: Ground, lease: Lease, number: int = 1) -> Holding:
     claimed = await here.dispatch.claim(here.caller, lease.id, lease.incarnation, number, 1, holds_others=False)
     assert len(claimed) == 1
     return claimed[0]
-
-
-async def run_to_the_end(here: Ground, held: Holding, lease: Lease) -> Holding:
-    """Say of every step that it is done, the next intent in the same report."""
-    number = 1
-    outcomes: tuple[Outcome, ...] = ()
-    while not held.gone:
-        done = {outcome.step for outcome in outcomes}
-        intents = tuple(Intent(step.name, Phase.DO) for step in ready(held.job.steps, done))
-        held = await here.dispatch.report(report(here, held, lease, number, outcomes=outcomes, intents=intents))
-        running = [step for step in held.job.steps if step.outstanding]
-        outcomes = tuple(Outcome(step.name, Phase.DO, step.token, Result.DONE) for step in running)
-        number += 1
-    return held
 
 
 async def test_a_create_runs_to_its_end_and_every_row_of_it_is_there(here: Ground) -> None:
@@ -185,19 +153,9 @@ async def test_a_released_job_waits_and_says_so(here: Ground) -> None:
     await here.engine.execute(here.create())
     lease = await here.dispatch.start(here.caller, "boot-1")
     held = await claim_one(here, lease)
-    release = Release(
-        id="r1",
-        instance_id=held.instance.id,
-        organization_id=here.organization,
-        actor="tester",
-        job_id=held.job.id,
-        lease_id=lease.id,
-        pool_id=here.caller.pool_id,
-        fence=held.job.fence,
-        until=held.at.replace(year=held.at.year + 1),
-    )
+    later = held.at.replace(year=held.at.year + 1)
 
-    await here.dispatch.release(release)
+    await here.dispatch.release(handback(here, held, lease, until=later))
 
     assert await here.dispatch.claim(here.caller, lease.id, lease.incarnation, 2, 1, holds_others=False) == []
     row = await here.admin.fetchrow("SELECT state, lease_id, waiting_for, fence FROM jobs")
@@ -222,20 +180,7 @@ async def test_a_target_that_does_not_answer_is_left_alone_until_a_probe_and_its
     for number in range(1, THRESHOLD + 1):
         await here.engine.execute(here.create(f"i{number}"))
         held = await claim_one(here, lease, number)
-        await here.dispatch.release(
-            Release(
-                id=f"r{number}",
-                instance_id=held.instance.id,
-                organization_id=here.organization,
-                actor="tester",
-                job_id=held.job.id,
-                lease_id=lease.id,
-                pool_id=here.caller.pool_id,
-                fence=held.job.fence,
-                until=held.at,
-                why=WaitsFor.BREAKER,
-            )
-        )
+        await here.dispatch.release(handback(here, held, lease, until=held.at, why=WaitsFor.BREAKER))
 
     assert await here.admin.fetchval("SELECT state FROM breakers") == "open"
     assert await here.dispatch.claim(here.caller, lease.id, lease.incarnation, 50, 9, holds_others=False) == []
@@ -297,6 +242,59 @@ async def test_poison_is_granted_alone(here: Ground) -> None:
     granted = await here.dispatch.claim(here.caller, lease.id, lease.incarnation, 1, 2, holds_others=False)
 
     assert [held.job.id for held in granted] == [first.job_id]
+
+
+async def test_poison_is_not_granted_beside_another_job_whatever_the_worker_says_it_holds(here: Ground) -> None:
+    other, poison = here.create("other"), here.create("poison")
+    await here.engine.execute(other)
+    lease = await here.dispatch.start(here.caller, "boot-1")
+    await claim_one(here, lease)
+    await here.engine.execute(poison)
+    await here.admin.execute("UPDATE jobs SET alone = true WHERE id = $1", poison.job_id)
+
+    granted = await here.dispatch.claim(here.caller, lease.id, lease.incarnation, 2, 1, holds_others=False)
+
+    assert granted == []
+
+
+async def test_poison_that_was_granted_is_granted_again_to_a_repeated_claim(here: Ground) -> None:
+    poison = here.create("poison")
+    await here.engine.execute(poison)
+    await here.admin.execute("UPDATE jobs SET alone = true WHERE id = $1", poison.job_id)
+    lease = await here.dispatch.start(here.caller, "boot-1")
+
+    first, again = [await claim_one(here, lease) for _ in range(2)]
+
+    assert again.job.fence == first.job.fence
+
+
+@dataclass
+class _AwayAfterTheTick(PostgresStore):
+    """Its PostgreSQL stops for an hour each time right after it has moved the liveness row; in that hour jobs are due."""
+
+    admin: Any
+
+    async def tick(self) -> datetime:
+        moment = await super().tick()
+        for table, column in (("cell", "alive_at"), ("cell", "resumed_at"), ("leases", "renewed_at")):
+            await self.admin.execute(f"UPDATE {table} SET {column} = {column} - interval '1 hour'")
+        await self.admin.execute("UPDATE jobs SET deadline = clock_timestamp() - interval '30 minutes'")
+        return moment
+
+
+async def test_a_sweep_in_which_postgresql_was_away_takes_no_job_from_its_worker_and_fails_none(here: Ground) -> None:
+    for name in ("held", "queued"):
+        await here.engine.execute(here.create(name))
+    lease = await here.dispatch.start(here.caller, "boot-1")
+    await claim_one(here, lease)
+    away = _AwayAfterTheTick(here.store.engine, here.store.system, here.store.clock, here.admin)
+
+    await replace(here.sweeper, store=away).sweep()
+    await here.sweeper.sweep()
+
+    jobs = await here.admin.fetch("SELECT state, rescues FROM jobs ORDER BY id")
+    assert [tuple(job) for job in jobs] == [("running", 0), ("ready", 0)]
+    assert await here.admin.fetchval("SELECT ended_at FROM leases") is None
 
 
 async def test_an_instance_whose_row_is_damaged_keeps_no_other_from_its_rescue_and_its_deadline(here: Ground) -> None:

@@ -15,7 +15,7 @@ from spectrum.core.errors import Problem
 from spectrum.core.ids import LeaseId
 from spectrum.core.jobs.commands import Answer, Repeated, Submitted
 from spectrum.core.jobs.model import Lease
-from spectrum.core.jobs.store import Asked, Batch, Keyed, Lapsed, Unavailable, Uncertain, Verdict
+from spectrum.core.jobs.store import Asked, Batch, Keyed, Lapsed, Settlement, Unavailable, Uncertain
 from spectrum.db.pools import Role
 from spectrum.operations import CATALOG
 from tests.db.ground import Ground, ground
@@ -126,9 +126,9 @@ async def test_a_transaction_from_before_a_recovery_is_never_taken_for_committed
         await here.ground.store.transact(Batch(asked, Folding(asked, CATALOG)))
     transaction, _, run = caught.value.transaction.partition(" since ")
 
-    assert await here.ground.store.settle(f"{transaction} since {run}") is Verdict.COMMITTED
-    assert await here.ground.store.settle(f"{transaction} since {run} and a recovery") is Verdict.ABORTED
-    assert await here.ground.store.settle(f"{int(transaction) + 10**6} since another {run}") is Verdict.ABORTED
+    assert await here.ground.store.settle(f"{transaction} since {run}") is Settlement.COMMITTED
+    assert await here.ground.store.settle(f"{transaction} since {run} and a recovery") is Settlement.ABORTED
+    assert await here.ground.store.settle(f"{int(transaction) + 10**6} since another {run}") is Settlement.ABORTED
 
 
 async def test_many_commands_survive_one_lost_commit_after_the_other(here: Here) -> None:
@@ -214,5 +214,5 @@ async def test_a_read_of_the_system_whose_connection_is_cut_is_told_as_unavailab
     ):
         here = Here(made, proxy)
         await check_no_raw_error(here, lambda: made.store.due(10))
-        await check_no_raw_error(here, lambda: made.store.tick(5.0))
+        await check_no_raw_error(here, lambda: made.store.tick())
         await check_no_raw_error(here, lambda: made.store.lapsed(15.0, 10))

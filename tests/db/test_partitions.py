@@ -1,24 +1,22 @@
-"""Partitions of what grows: made ahead, never dropped while somebody needs them."""
+"""Partitions of what grows: made ahead, and what is known by its id lies in its week."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 import pytest
 
 from spectrum.db.pools import Role
-from spectrum.db.upkeep import drop_partitions, make_partitions
-from tests.db.rows import Rows, bytes32, insert, insert_row, make_id, rows_of
+from spectrum.db.upkeep import make_partitions
+from tests.db.rows import Rows, insert, make_id, rows_of
 from tests.postgres import Database
 
 pytestmark = pytest.mark.anyio
 
 OLD = datetime(2020, 1, 8, 12, 0, 0, 0, UTC)  # in the week that begins on the 6th
-AFTER = OLD + timedelta(days=30)
-OLD_PARTITIONS = {"attempts_20200106", "audit_20200106", "events_20200106"}
 
 
 @pytest.fixture
@@ -73,57 +71,12 @@ async def test_a_row_from_a_wrong_clock_is_kept_and_its_week_stays_where_it_is(a
     assert "events_20310303" not in await partitions(admin)
 
 
-async def test_what_nobody_needs_is_dropped_and_the_present_stays(admin: Any, system: Any) -> None:
-    assert set(await drop_partitions(system, AFTER)) == OLD_PARTITIONS
-    assert {"events_default", "audit_default", "attempts_default"} < await partitions(admin)
-
-
-async def test_a_partition_that_has_not_ended_stays(admin: Any, system: Any) -> None:
-    assert await drop_partitions(system, OLD) == ()
-
-
-async def test_what_is_still_needed_stays(admin: Any, system: Any) -> None:
-    """An event that has no position, an audit row that is not sealed, a job that has not ended."""
-    await add_old_rows(admin)
-    assert await drop_partitions(system, AFTER) == ()
-
-
-async def test_a_log_that_a_consumer_has_not_read_stays(admin: Any, system: Any) -> None:
-    await add_old_rows(admin)
-    await admin.execute("UPDATE events SET position = 7")
-    cursor = {"epoch": 1, "updated_at": OLD}
-    await insert_row(admin, "cursors", {"consumer": "relay", "position": 7, **cursor})
-    await insert_row(admin, "cursors", {"consumer": "webhooks", "position": 6, **cursor})
-    assert await drop_partitions(system, AFTER) == ()
-    await admin.execute("UPDATE cursors SET position = 7")
-    assert await drop_partitions(system, AFTER) == ("events_20200106",)
-
-
-async def test_a_cursor_of_an_older_epoch_has_read_nothing(admin: Any, system: Any) -> None:
-    await add_old_rows(admin)
-    await admin.execute("UPDATE events SET position = 7")
-    await insert_row(admin, "cursors", {"consumer": "relay", "epoch": 1, "position": 7, "updated_at": OLD})
-    await admin.execute("UPDATE cell SET epoch = 2")
-    assert await drop_partitions(system, AFTER) == ()
-
-
-async def test_sealed_rows_and_attempts_of_ended_jobs_are_dropped(admin: Any, system: Any) -> None:
-    rows = await add_old_rows(admin)
-    await admin.execute(
-        "UPDATE audit SET seal_number = 1, seal_previous = '', seal_hash = $1, sealed_at = $2", bytes32(), OLD
-    )
-    await admin.execute("UPDATE jobs SET state = 'succeeded', finished_at = $2 WHERE id = $1", rows["jobs"]["id"], OLD)
-    assert set(await drop_partitions(system, AFTER)) == {"attempts_20200106", "audit_20200106"}
-
-
 @pytest.mark.parametrize("role", [Role.API, Role.ENGINE])
-async def test_only_the_system_makes_and_drops(database: Database, role: Role) -> None:
+async def test_only_the_system_makes_them(database: Database, role: Role) -> None:
     connection = await asyncpg.connect(database.urls[role])
     try:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await make_partitions(connection)
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await drop_partitions(connection, AFTER)
     finally:
         await connection.close()
 

@@ -17,14 +17,13 @@ import psutil
 import pytest
 
 from spectrum.core.errors import Problem
-from spectrum.core.jobs.commands import Answer, Holding, Intent, Outcome, Repeated, Report, Result
+from spectrum.core.jobs.commands import Answer, Holding, Repeated, Report
 from spectrum.core.jobs.model import Lease
 from spectrum.core.jobs.store import Asked, Keyed, Unavailable
-from spectrum.core.jobs.table import JobState, Phase
-from spectrum.core.plan import ready
+from spectrum.core.jobs.table import JobState
 from spectrum.db.bootstrap import bootstrap, derive_passwords, role_urls
 from spectrum.db.embedded import Embedded, Server
-from tests.db.ground import Ground, ground
+from tests.db.ground import Ground, ground, run_to_the_end
 from tests.postgres import Database, chosen_binaries
 
 pytestmark = pytest.mark.anyio
@@ -109,31 +108,6 @@ async def create(here: Ground, name: str) -> str:
     return str(answer.body["id"] if isinstance(answer, Repeated) else _respond(answer).body["id"])
 
 
-async def run(here: Ground, lease: Lease, held: Holding) -> Holding:
-    """Every step done, every report insisted on under its number."""
-    number, outcomes = 1, tuple[Outcome, ...]()
-    while not held.gone:
-        done = {outcome.step for outcome in outcomes}
-        report = Report(
-            id=f"{held.job.id}/{number}",
-            instance_id=held.instance.id,
-            organization_id=here.organization,
-            actor="tester",
-            job_id=held.job.id,
-            lease_id=lease.id,
-            pool_id=here.caller.pool_id,
-            fence=held.job.fence,
-            number=number,
-            outcomes=outcomes,
-            intents=tuple(Intent(step.name, Phase.DO) for step in ready(held.job.steps, done)),
-        )
-        held = await _reported(here, report)
-        running = [step for step in held.job.steps if step.outstanding]
-        outcomes = tuple(Outcome(step.name, Phase.DO, step.token, Result.DONE) for step in running)
-        number += 1
-    return held
-
-
 async def _reported(here: Ground, report: Report) -> Holding:
     return await insist(lambda: here.dispatch.report(report))
 
@@ -146,7 +120,7 @@ async def work(here: Ground, count: int) -> list[Holding]:
     while len(ended) < count:
         claims += 1
         for held in await _claimed(here, lease, claims):
-            ended.append(await run(here, lease, held))
+            ended.append(await run_to_the_end(here, held, lease, lambda news: _reported(here, news)))
     return ended
 
 

@@ -246,7 +246,6 @@ async def test_the_system_reads_whole_rows_of_events_and_audit_of_all(world: Wor
         ("jobs", "parameters"),
         ("jobs", "spec"),
         ("jobs", "failure"),
-        ("jobs", "report_answer"),
         ("steps", "arguments"),
         ("steps", "output"),
         ("attempts", "failure"),

@@ -41,6 +41,13 @@ class Here:
     async def session(self) -> Any:
         return await asyncpg.connect(self.database.admin_url)
 
+    async def begun(self) -> tuple[Any, Any]:
+        """A session of its own, and the transaction that is open in it."""
+        session = await self.session()
+        transaction = session.transaction()
+        await transaction.start()
+        return session, transaction
+
     async def tell(self, session: Any, subject: str, sequence: int, at: datetime = NOW, epoch: int = 1) -> None:
         what = {"type": "io.spectrum.test.told.v1", "data": "{}", "recorded_at": at, "epoch": epoch}
         organization = self.rows.organization_id
@@ -99,13 +106,11 @@ async def test_a_log_whose_cursor_was_lost_goes_on_after_its_last_position(here:
 
 async def test_sessions_that_commit_in_another_order_than_they_began_keep_each_subjects_order(here: Here) -> None:
     """The second session's transaction id is older than the first's, its event is the later one; a third stays open."""
-    first, second, open_one = await here.session(), await here.session(), await here.session()
+    first = await here.session()
     log, term = await leading(here)
-    in_second = second.transaction()
-    await in_second.start()
+    second, in_second = await here.begun()
     await second.execute("SELECT pg_current_xact_id()")
-    in_third = open_one.transaction()
-    await in_third.start()
+    open_one, in_third = await here.begun()
     await here.tell(open_one, "ins_b", 1)
     async with first.transaction():
         await here.tell(first, "ins_a", 1, NOW + timedelta(seconds=5))  # by a clock that was ahead
@@ -126,9 +131,8 @@ async def test_sessions_that_commit_in_another_order_than_they_began_keep_each_s
 async def test_a_subject_told_in_one_batch_by_inverted_transactions_keeps_its_order_in_batches_of_one(
     here: Here,
 ) -> None:
-    first, second = await here.session(), await here.session()
-    in_second = second.transaction()
-    await in_second.start()
+    first = await here.session()
+    second, in_second = await here.begun()
     await second.execute("SELECT pg_current_xact_id()")
     async with first.transaction():
         await here.tell(first, "ins_a", 1, NOW + timedelta(seconds=5))
@@ -145,9 +149,7 @@ async def test_a_subject_told_in_one_batch_by_inverted_transactions_keeps_its_or
 
 
 async def test_a_transaction_that_stays_open_for_long_holds_up_nobody(here: Here) -> None:
-    slow = await here.session()
-    in_slow = slow.transaction()
-    await in_slow.start()
+    slow, in_slow = await here.begun()
     await here.tell(slow, "ins_slow", 1)
     log, term = await leading(here)
     for sequence in range(1, 6):
@@ -164,9 +166,7 @@ async def test_a_transaction_that_stays_open_for_long_holds_up_nobody(here: Here
 
 
 async def test_what_was_rolled_back_gets_no_position_and_leaves_no_gap(here: Here) -> None:
-    session = await here.session()
-    undone = session.transaction()
-    await undone.start()
+    session, undone = await here.begun()
     await here.tell(session, "ins_a", 1)
     await undone.rollback()
     await here.tell(here.admin, "ins_b", 1)

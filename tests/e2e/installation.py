@@ -8,24 +8,22 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 from spectrum.local import lifecycle
 from spectrum.local.home import Home
 from spectrum.sdk import Client, ClientError
 from spectrum.sdk.folder import collect
 from spectrum.sdk.models import Job
-
-T = TypeVar("T")
+from tests.waiting import wait_until
 
 UP_SECONDS = 300.0
+SECONDS = 60.0  # within which a part or a job comes to where it is waited for
 PRODUCTS = Path(__file__).parent / "products"
 HELLO = Path(__file__).parent.parent / "products" / "hello"
 
@@ -69,7 +67,9 @@ class Installation:
 
     def pid(self, part: str) -> int:
         """The process of a running part."""
-        found = until(lambda: next((p for p in lifecycle.read(self.home).parts if p.name == part and p.pid), None))
+        found = wait_until(
+            lambda: next((p for p in lifecycle.read(self.home).parts if p.name == part and p.pid), None), SECONDS
+        )
         assert found.pid is not None
         return found.pid
 
@@ -105,15 +105,6 @@ class Installation:
         """Delete and purge, to the end."""
         client.jobs.wait(client.instances.delete(name).id, timeout=120)
         client.jobs.wait(client.instances.purge(name).id, timeout=120)
-
-
-def until(condition: Callable[[], T | None], seconds: float = 60.0) -> T:
-    """Wait for something to be there; fails loudly once the time is over."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.05)
-    return found
 
 
 def step_state(client: Client, job_id: str, step: str) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from spectrum.sdk import Client, JobFailed
-from tests.e2e.installation import PRODUCTS, Installation, until
+from tests.e2e.installation import PRODUCTS, Installation
 from tests.providers.process.host import NOTHING, traces
+from tests.waiting import wait_until
 
 
 def ask(url: str, body: dict[str, Any] | None = None, method: str = "GET") -> Any:
@@ -24,7 +25,7 @@ def ask(url: str, body: dict[str, Any] | None = None, method: str = "GET") -> An
 
 def assert_gone(installation: Installation, instance_id: str) -> None:
     """Nothing of the instance is left on the host but its fence record. A supervisor with nothing to do leaves within seconds."""
-    until(lambda: traces(instance_id) == NOTHING, 30)
+    wait_until(lambda: traces(instance_id) == NOTHING, 30)
     assert left_behind(installation, instance_id) == {f"fences/{instance_id}.json", f"fences/{instance_id}.lock"}
 
 
@@ -44,7 +45,7 @@ def test_kinto_keeps_its_data_over_stop_and_start_and_leaves_nothing_when_purged
     ask(f"{instance.url}accounts/admin", {"data": {"password": "secret"}}, "PUT")
     assert any("ready to accept connections" in line.text for line in client.instances.logs("acme", service="db"))
     seen = client.instances.get("acme").observed_at
-    until(lambda: client.instances.get("acme").observed_at != seen, 30)
+    wait_until(lambda: client.instances.get("acme").observed_at != seen, 30)
     record = f"{instance.url}buckets/default/collections/notes/records/one"
     ask(record, {"data": {"text": "keep me"}}, "PUT")
 

@@ -15,8 +15,9 @@ import pytest
 
 from spectrum.sdk import Client, ClientError
 from spectrum.sdk.models import Job
-from tests.e2e.installation import HELLO, PRODUCTS, Installation, Prober, step_state, until
+from tests.e2e.installation import HELLO, PRODUCTS, SECONDS, Installation, Prober, step_state
 from tests.providers.process.host import NOTHING, traces
+from tests.waiting import wait_until
 
 KILLS = int(os.environ.get("SPECTRUM_TEST_KILLS", "8"))
 
@@ -30,9 +31,9 @@ def runs_of(client: Client, name: str) -> int:
 def migrating(installation: Installation, client: Client, name: str) -> Job:
     """A create whose migration has an intent, an effect, and no outcome."""
     job = installation.create(client, name, PRODUCTS / "slow")
-    until(lambda: step_state(client, job.id, "migrate-web") == "running")
+    wait_until(lambda: step_state(client, job.id, "migrate-web") == "running", SECONDS)
     written = installation.home.instances / "instances" / job.subject.id / "volumes" / "data" / "runs"
-    until(written.exists)
+    wait_until(written.exists, SECONDS)
     return job
 
 
@@ -107,7 +108,7 @@ def test_a_worker_that_wakes_after_its_lease_is_refused_and_harms_nothing(
     try:
         ended = client.jobs.wait(job.id, timeout=120)
         os.kill(zombie, signal.SIGCONT)
-        until(lambda: all(worker.state == "live" for worker in client.workers.list()))
+        wait_until(lambda: all(worker.state == "live" for worker in client.workers.list()), SECONDS)
 
         log = installation.home.log("worker").read_text()
         assert "incarnation ended" in log
@@ -142,7 +143,7 @@ def test_workers_killed_at_random_leave_nothing_doubled_and_running_instances_an
             client.jobs.wait(client.instances.purge(name).id, timeout=120)
     assert prober.asked > 10 * KILLS
     assert prober.failures == []
-    until(lambda: traces(*ids) == NOTHING, 30)
+    wait_until(lambda: traces(*ids) == NOTHING, 30)
 
 
 def test_down_stops_everything_and_up_brings_the_same_instances_back(

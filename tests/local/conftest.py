@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from spectrum.local import lifecycle
 from spectrum.local.home import Home, port_is_free, prepare
 from spectrum.local.parts import Part
+from tests.waiting import wait_until
 
 LISTENER = """
 import signal, socket, sys
@@ -33,14 +33,6 @@ def free_ports(count: int) -> list[int]:
         if port not in found and port_is_free(port):
             found.append(port)
     return found
-
-
-def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    """Wait for a condition; fails loudly once the time is over."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.01)
 
 
 def processes_of(home: Home) -> list[int]:
@@ -79,7 +71,7 @@ def make_home(tmp_path: Path) -> Iterator[Callable[[str], Home]]:
     yield make
     for home in made:
         lifecycle.stop(home, lambda _: None)
-        until(lambda home=home: processes_of(home) == [])  # type: ignore[misc]
+        wait_until(lambda home=home: processes_of(home) == [])  # type: ignore[misc]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from spectrum.local.errors import LocalError
 from spectrum.local.home import Home, choose_ports
 from spectrum.local.parts import Part
 from spectrum.local.system import system_parts
-from tests.local.conftest import until
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -26,7 +26,6 @@ def database(home: Home) -> Iterator[Part]:
 
 
 async def answer(home: Home) -> int:
-    until(home.database_url.exists)  # the server listens before its watcher has written where
     connection = await asyncpg.connect(home.database_url.read_text().strip())
     try:
         return int(await connection.fetchval("select 6 * 7"))
@@ -47,11 +46,11 @@ async def test_postgresql_survives_its_watcher_and_is_restarted_when_it_dies(hom
     first = server_pid(home)
     watcher = lifecycle.read(home).parts[0].pid
     os.kill(watcher or 0, signal.SIGKILL)
-    until(lambda: lifecycle.read(home).parts[0].pid not in (None, watcher))
+    wait_until(lambda: lifecycle.read(home).parts[0].pid not in (None, watcher))
     lifecycle.await_running(home, ("postgres",))
     assert server_pid(home) == first
     os.kill(first or 0, signal.SIGKILL)
-    until(lambda: server_pid(home) not in (None, first), seconds=60.0)
+    wait_until(lambda: server_pid(home) not in (None, first), seconds=60.0)
     lifecycle.await_running(home, ("postgres",))
     assert await answer(home) == 42
     lifecycle.stop(home, lambda _: None)

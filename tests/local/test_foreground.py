@@ -11,7 +11,8 @@ import pytest
 
 from spectrum.local import lifecycle
 from spectrum.local.home import Home
-from tests.local.conftest import free_ports, listener, processes_of, program, until
+from tests.local.conftest import free_ports, listener, processes_of, program
+from tests.waiting import wait_until
 
 ATTEND = "import sys; from spectrum.local import commands; commands.attend(lambda text: print(text, flush=True))"
 
@@ -35,4 +36,4 @@ def test_a_signal_brings_an_attended_installation_down(home: Home, number: int) 
     said, _ = attended.communicate(timeout=30.0)
     assert attended.returncode == 0
     assert "is stopped; its data is kept" in said
-    until(lambda: processes_of(home) == [])
+    wait_until(lambda: processes_of(home) == [])

@@ -13,7 +13,8 @@ import pytest
 from spectrum.local import identity, lifecycle, parts
 from spectrum.local.home import Home
 from spectrum.local.supervisor import living_supervisor
-from tests.local.conftest import free_ports, listener, processes_of, until
+from tests.local.conftest import free_ports, listener, processes_of
+from tests.waiting import wait_until
 
 STARTER = """
 import sys
@@ -50,5 +51,5 @@ def test_a_start_killed_at_random_moments_converges(home: Home, seed: int) -> No
     status = lifecycle.read(home)
     assert status.running
     expected = sorted(filter(None, [status.supervisor, *(part.pid for part in status.parts)]))
-    until(lambda: sorted(processes_of(home)) == expected)
+    wait_until(lambda: sorted(processes_of(home)) == expected)
     assert len(expected) == 3

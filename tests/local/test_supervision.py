@@ -15,7 +15,9 @@ from spectrum.local import identity, lifecycle
 from spectrum.local.child import read_record
 from spectrum.local.errors import LocalError
 from spectrum.local.home import Home, write
-from tests.local.conftest import free_ports, listener, processes_of, program, until
+from spectrum.local.parts import accepts
+from tests.local.conftest import free_ports, listener, processes_of, program
+from tests.waiting import wait_until
 
 
 def pids(home: Home) -> dict[str, int | None]:
@@ -40,7 +42,7 @@ def test_a_part_that_needs_a_file_waits_for_it_and_says_so(home: Home) -> None:
     wanted = home.root / "token-for-it"
     (port,) = free_ports(1)
     lifecycle.start(home, (listener(home, "part", port, needs_files=(str(wanted),)),))
-    until(lambda: str(wanted) in lifecycle.read(home).parts[0].last_error)
+    wait_until(lambda: str(wanted) in lifecycle.read(home).parts[0].last_error)
     write(wanted, "here")
     lifecycle.await_running(home, ("part",), timeout=30.0)
 
@@ -50,7 +52,7 @@ def test_a_killed_part_comes_back_as_another_process(home: Home) -> None:
     before = up(home, listener(home, "part", port))["part"]
     assert before
     os.kill(before, signal.SIGKILL)
-    until(lambda: pids(home)["part"] not in (None, before))
+    wait_until(lambda: pids(home)["part"] not in (None, before))
     lifecycle.await_running(home, ("part",), timeout=30.0)
     part = lifecycle.read(home).parts[0]
     assert part.restarts == 1
@@ -73,7 +75,7 @@ def test_parts_outlive_their_supervisor_and_the_next_one_adopts_them(home: Home)
     supervisor = lifecycle.read(home).supervisor
     assert supervisor
     os.kill(supervisor, signal.SIGKILL)
-    until(lambda: lifecycle.read(home).supervisor is None)
+    wait_until(lambda: lifecycle.read(home).supervisor is None)
     assert {part.state for part in lifecycle.read(home).parts} == {"unsupervised"}
     assert up(home, *parts) == before
     assert lifecycle.read(home).supervisor not in (None, supervisor)
@@ -83,17 +85,17 @@ def test_an_adopted_part_is_restarted_like_any_other(home: Home) -> None:
     (port,) = free_ports(1)
     before = up(home, listener(home, "part", port))["part"]
     os.kill(lifecycle.read(home).supervisor or 0, signal.SIGKILL)
-    until(lambda: lifecycle.read(home).supervisor is None)
+    wait_until(lambda: lifecycle.read(home).supervisor is None)
     assert up(home, listener(home, "part", port))["part"] == before
     os.kill(before or 0, signal.SIGKILL)
-    until(lambda: pids(home)["part"] not in (None, before))
+    wait_until(lambda: pids(home)["part"] not in (None, before))
 
 
 def test_parts_without_supervisor_are_stopped_by_down(home: Home) -> None:
     (port,) = free_ports(1)
     up(home, listener(home, "part", port))
     os.kill(lifecycle.read(home).supervisor or 0, signal.SIGKILL)
-    until(lambda: lifecycle.read(home).supervisor is None)
+    wait_until(lambda: lifecycle.read(home).supervisor is None)
     said: list[str] = []
     lifecycle.stop(home, said.append)
     assert processes_of(home) == []
@@ -133,7 +135,7 @@ def test_a_stubborn_part_is_ended_when_its_grace_is_over(home: Home) -> None:
     part = program(home, "deaf", deaf)
     part = type(part)(part.name, part.command, grace=0.2)
     up(home, part)
-    until(lambda: "deaf" in home.log("deaf").read_text())
+    wait_until(lambda: "deaf" in home.log("deaf").read_text())
     lifecycle.stop(home, lambda _: None)
     assert processes_of(home) == []
 
@@ -146,6 +148,18 @@ def test_a_stranger_on_its_port_does_not_make_a_part_run(home: Home) -> None:
         stranger.listen()
         with pytest.raises(LocalError, match="not ready"):
             lifecycle.await_running(home, ("mute",), timeout=1.0)
+
+
+def test_a_part_runs_once_what_others_read_of_it_is_there_too(home: Home) -> None:
+    address = home.root / "address"
+    write(address, "of an earlier start")
+    (port,) = free_ports(1)
+    lifecycle.start(home, (listener(home, "part", port, gives_files=(str(address),)),))
+    wait_until(lambda: accepts(port))
+    with pytest.raises(LocalError, match="not ready"):
+        lifecycle.await_running(home, ("part",), timeout=1.0)
+    write(address, "here")
+    lifecycle.await_running(home, ("part",), timeout=30.0)
 
 
 def test_two_installations_run_side_by_side(make_home: Callable[[str], Home]) -> None:
@@ -180,7 +194,7 @@ def test_a_supervisor_that_dies_while_parts_are_waited_for_is_replaced(home: Hom
     (port,) = free_ports(1)
     before = up(home, listener(home, "part", port))
     os.kill(lifecycle.read(home).supervisor or 0, signal.SIGKILL)
-    until(lambda: lifecycle.read(home).supervisor is None)
+    wait_until(lambda: lifecycle.read(home).supervisor is None)
     lifecycle.await_running(home, ("part",), timeout=30.0)
     assert pids(home) == before
     assert lifecycle.read(home).supervisor

@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 import sim.promises  # noqa: F401 - registers the invariants
 from sim.run import run
-from sim.system import ORGANIZATION, POOL, RELEASE, TARGET, System, outline, send
+from sim.system import ORGANIZATION, POOL, RELEASE, TARGET, SimRenderer, System, outline, send
+from sim.twins.faults import Faults
 from sim.twins.provider import MemoryTarget
 from sim.twins.store import MemoryDatabase
+from sim.twins.wire import Wire
 from sim.world import World
 from spectrum.core import ids
 from spectrum.core.errors import Problem
@@ -32,6 +34,7 @@ from spectrum.core.product.outline import HookOutline, Outline
 from spectrum.operations import CATALOG
 from spectrum.providers.protocol import Strength
 from spectrum.transports.protocol import LinkDown
+from spectrum.worker.context import Renderer
 from tests.sagas.broken import FATAL, Break, Breaks, How
 from tests.sagas.script import ENDINGS, LATE, PAUSE, Kind, NamedWire, Script, Strike
 
@@ -49,6 +52,21 @@ def product() -> Outline:
 
 
 # ---- where a saga begins
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What sagas are played on: how the target is made, and what renders the product for it.
+
+    A ground in memory is laid out as a scene needs it; on any other, the instance has to come into its lifecycle first.
+    """
+
+    place: Callable[[Faults, Strength], MemoryTarget]
+    renderer: Renderer
+    memory: bool = False
+
+
+MEMORY = Ground(MemoryTarget, SimRenderer(), memory=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +92,20 @@ _WAYS: dict[Lifecycle, tuple[str, ...]] = {
 }
 
 
+def _wrong_on_the_way(lifecycle: Lifecycle) -> tuple[Break, ...]:
+    return (Break("verify", Phase.DO, How.FOR_GOOD),) if lifecycle is Lifecycle.FAILED else ()
+
+
 @lru_cache
 def scene_in(lifecycle: Lifecycle, strength: Strength) -> Scene:
     """An instance that came into this lifecycle by the platform's own operations."""
     found: list[Scene] = []
-    wrong = (Break("verify", Phase.DO, How.FOR_GOOD),) if lifecycle is Lifecycle.FAILED else ()
-    breaks = Breaks(wrong)
 
     async def scenario(world: World) -> None:
         world.faults = script = Script(world.choices, None)
+        breaks = Breaks(_wrong_on_the_way(lifecycle))
         stage = Stage(world, script, breaks.catalog(CATALOG), strength)
-        for operation in _WAYS[lifecycle]:
-            await stage.ended((await stage.submit(operation)).id)
-        instances = stage.system.database.instances
-        if lifecycle is Lifecycle.SUSPENDED:  # no operation leads there yet
-            instances[INSTANCE] = replace(instances[INSTANCE], lifecycle=lifecycle)
+        await stage.come_to(lifecycle)
         found.append(stage.keep(lifecycle))
 
     if _WAYS[lifecycle]:
@@ -109,14 +126,27 @@ class Stage:
     catalog: Catalog
     strength: Strength
     scene: Scene = Scene(Lifecycle.CREATING)
+    ground: Ground = MEMORY
 
     def __post_init__(self) -> None:
         self.system = System(
-            self.world, self.strength, planes=1, workers=2, vendors=0, catalog=self.catalog, product=product()
+            self.world,
+            self.strength,
+            planes=1,
+            workers=2,
+            vendors=0,
+            catalog=self.catalog,
+            product=product(),
+            place=self.ground.place,
+            renderer=self.ground.renderer,
         )
-        self.system.wire = NamedWire(self.script)
+        self.system.wire = self.wire()
         self._set()
         self.system.begin()
+
+    def wire(self) -> Wire:
+        """What joins workers and control plane."""
+        return NamedWire(self.script)
 
     def _set(self) -> None:
         scene, database, target = self.scene, self.system.database, self.system.target
@@ -139,6 +169,14 @@ class Stage:
         return Scene(
             lifecycle, self.world.loop.now, database, dict(target.things), dict(target._fences), dict(target._tokens)
         )
+
+    async def come_to(self, lifecycle: Lifecycle) -> None:
+        """Bring the instance into its lifecycle by the platform's own operations."""
+        for operation in _WAYS[lifecycle]:
+            await self.ended((await self.submit(operation)).id)
+        instances = self.system.database.instances
+        if lifecycle is Lifecycle.SUSPENDED:  # no operation leads there yet
+            instances[INSTANCE] = replace(instances[INSTANCE], lifecycle=lifecycle)
 
     @property
     def instance(self) -> Instance:
@@ -198,6 +236,11 @@ class Stage:
 
     def _common(self, name: str) -> dict[str, Any]:
         return {"id": name, "instance_id": INSTANCE, "organization_id": ORGANIZATION, "actor": "vendor:saga"}
+
+    def quarantine(self) -> None:
+        """Stands in for who found that something is wrong with the instance."""
+        instances = self.system.database.instances
+        instances[INSTANCE] = replace(instances[INSTANCE], hold=Hold.QUARANTINED)
 
     # ---- waiting
 
@@ -273,33 +316,40 @@ class Saga:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """How a saga ended: its job, and how often each place was come by."""
+    """How a saga ended: its job, how often each place was come by, and whether its fault came to pass (if it has one)."""
 
     job: Job
     turns: Counter[str]
+    as_written: bool
 
 
-def play(saga: Saga, seed: int = FIFO) -> Played:
+def play(saga: Saga, seed: int = FIFO, ground: Ground = MEMORY) -> Played:
     """Play the saga and judge its end.
 
     Raises AssertionError that names the saga and tells its story.
     """
     played: list[Played] = []
-    scene = scene_in(saga.lifecycle, saga.strength)
+    scene = scene_in(saga.lifecycle, saga.strength) if ground.memory else Scene(Lifecycle.CREATING)
 
     async def scenario(world: World) -> None:
         world.faults = script = Script(world.choices, saga.strike)
         breaks = Breaks(saga.breaks)
-        stage = Stage(world, script, breaks.catalog(saga.catalog), saga.strength, scene)
+        stage = Stage(world, script, breaks.catalog(saga.catalog), saga.strength, scene, ground)
+        if not ground.memory:
+            breaks.breaks = _wrong_on_the_way(saga.lifecycle)
+            await stage.come_to(saga.lifecycle)
+            breaks.breaks = saga.breaks
         script.act = stage.act
+        if saga.definition.needs_hold:
+            stage.quarantine()
         judge = Judgement(saga, stage, breaks)
         script.armed = True
         job = await stage.ended((await stage.submit(saga.operation, saga.version)).id)
         script.armed = False
         breaks.mended = True
         await stage.quiet()
-        played.append(Played(job, script.turns))
-        judge.require(script.struck == (saga.strike is not None), "the fault never struck: its place was not come by")
+        played.append(Played(job, script.turns, script.struck == (saga.strike is not None)))
+        judge.require(played[0].as_written or not ground.memory, "the fault never struck: its place was not come by")
         await judge.end(job)
 
     outcome = run(scenario, seed)
@@ -374,7 +424,8 @@ class Judgement:
         failure = self.saga.definition.failure
         lifecycle = failure if was is Lifecycle.CREATING and failure is not None else was
         self.require(now.lifecycle is lifecycle, f"the instance is {now.lifecycle}, not {lifecycle}")
-        self.require(now.hold is Hold.NONE, f"the instance is {now.hold} though all was undone")
+        hold = self.before.hold if self.before else Hold.NONE
+        self.require(now.hold is hold, f"the instance is {now.hold} though all was undone")
         self.require(stage.wanted() == self.wanted, f"wanted is {stage.wanted()}, was {self.wanted}")
         if self.before is not None:
             self.require(now.accepted == self.before.accepted, "the accepted spec has changed")
@@ -428,6 +479,7 @@ class Judgement:
         for thing in [thing for thing in target.things.values() if thing.call.slot not in stage.wanted()]:
             target.lose(thing)
         if stage.held() != stage.wanted():
+            stage.quarantine()
             resolved = await stage.ended((await stage.submit("resolve")).id)
             await stage.quiet()
             self.require(resolved.state is JobState.SUCCEEDED, f"resolve has {resolved.state}: {resolved.failure}")

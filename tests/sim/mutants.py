@@ -6,7 +6,7 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
@@ -89,16 +89,10 @@ class Mutant:
 
     @contextmanager
     def planted(self) -> Iterator[None]:
-        planted: list[Any] = []
-        try:
+        with ExitStack() as planted:
             for edit in self.edits:
-                made = edit.made()
-                made.__enter__()
-                planted.append(made)
+                planted.enter_context(edit.made())
             yield
-        finally:
-            for made in reversed(planted):
-                made.__exit__(None, None, None)
 
     def __str__(self) -> str:
         return self.name
@@ -161,8 +155,8 @@ MUTANTS = (
                 Engine,
                 "_commit",
                 {
-                    "await self._settle(uncertain) is Verdict.ABORTED": "not hasattr(fold, 'answers')"
-                    " and await self._settle(uncertain) is Verdict.ABORTED",
+                    "await self._settle(uncertain) is Settlement.ABORTED": "not hasattr(fold, 'answers')"
+                    " and await self._settle(uncertain) is Settlement.ABORTED",
                     "results = uncertain.results": "results = fold.answers",
                 },
             ),

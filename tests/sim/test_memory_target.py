@@ -13,7 +13,7 @@ from sim.twins.things import Script
 from sim.world import World
 from spectrum.core.errors import ErrorClass, Fault, StaleFence
 from spectrum.core.product.resources import HealthCheck, Hook, PortRequest, Service, Volume
-from spectrum.providers.protocol import Call, Health, Presence, Resource, Strength
+from spectrum.providers.protocol import Call, Presence, Resource, SlotHealth, Strength
 from tests.sim.simulated import INSTANCE, acts, grounded, simulate, things
 
 WEB = Service("web", ("serve",), ports=(PortRequest("web", 80, True),))
@@ -87,11 +87,11 @@ def test_a_service_becomes_healthy_after_a_while_or_never() -> None:
         await provider.ensure(call(1, 1), Service("web", ("serve",), health=check))
         await provider.ensure(call(1, 2, "sick/container", "sick.1"), Service("sick", ("serve",), health=check))
 
-        assert (await provider.observe(call(1))).health is Health.STARTING
+        assert (await provider.observe(call(1))).health is SlotHealth.STARTING
         await asyncio.sleep(10)
-        assert (await provider.observe(call(1))).health is Health.HEALTHY
+        assert (await provider.observe(call(1))).health is SlotHealth.HEALTHY
         sick = await provider.observe(call(1, slot="sick/container"))
-        assert (sick.health, sick.tail) == (Health.UNHEALTHY, ("no database",))
+        assert (sick.health, sick.tail) == (SlotHealth.UNHEALTHY, ("no database",))
 
     assert simulate(body).violation is None
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from sim.hosts import EPOCH, Host
-from sim.invariants import Check, When, invariant
+from sim.invariants import Check, When, invariant, unread
 from sim.loop import SimLoop
 from sim.nemesis import Nemesis
 from sim.twins.calls import Line
@@ -88,12 +88,10 @@ class Database:
 @invariant("P4", Database)
 def no_write_under_a_stale_fence(database: Database) -> Check:
     """A report never changes a row under a fence that is not the row's."""
-    read = 0
+    new = unread(database.writes)
 
     def check() -> Iterator[str]:
-        nonlocal read
-        new, read = database.writes[read:], len(database.writes)
-        for before, after, fence in new:
+        for before, after, fence in new():
             if fence < before.fence:
                 yield f"{after.job} was written under fence {fence}, its fence was {before.fence}"
 
@@ -103,12 +101,10 @@ def no_write_under_a_stale_fence(database: Database) -> Check:
 @invariant("P5", Database)
 def each_write_raises_the_version_by_one(database: Database) -> Check:
     """Versions rise by one, steps never go back."""
-    read = 0
+    new = unread(database.writes)
 
     def check() -> Iterator[str]:
-        nonlocal read
-        new, read = database.writes[read:], len(database.writes)
-        for before, after, _ in new:
+        for before, after, _ in new():
             if after.version != before.version + 1:
                 yield f"{after.job} went from version {before.version} to {after.version}"
 
@@ -272,7 +268,5 @@ def _away(why: str) -> Refused | ConnectionError:
 
 
 fenced = toy()
-no_fence = toy(Bug.NO_FENCE)
-lost_update = toy(Bug.LOST_UPDATE)
 ack_before_commit = toy(Bug.ACK_BEFORE_COMMIT)
 dual_write = toy(Bug.DUAL_WRITE)

@@ -19,18 +19,21 @@ def _respond(answer: Answer) -> Repeated:
     return Repeated(202, f"/v1/jobs/{answer.job.id}", {"id": answer.job.id})
 
 
-def _asked(number: int, digest: str = "same", **changes: object) -> Asked:
-    submit = Submit(
-        id=f"submit-{number}",
-        instance_id=INSTANCE,
+def _submit(number: int, operation: str, instance_id: InstanceId = INSTANCE) -> Submit:
+    return Submit(
+        id=f"{operation}-{number}",
+        instance_id=instance_id,
         organization_id=ORGANIZATION,
         actor="vendor:ada",
         job_id=JobId(f"job_01900000-0000-7000-8000-{number:012d}"),
-        operation="stop",
+        operation=operation,
         operation_version=1,
     )
+
+
+def _asked(number: int, digest: str = "same") -> Asked:
     keyed = Keyed(ORGANIZATION, "POST", "/v1/instances/acme:stop", "key", digest, _respond)
-    return Asked(replace(submit, **changes), keyed)  # type: ignore[arg-type]
+    return Asked(_submit(number, "stop"), keyed)
 
 
 def _folded(bench: Bench, *asked: Asked) -> Folded:
@@ -59,17 +62,7 @@ def test_a_name_that_is_taken_twice_in_one_flush_is_given_once() -> None:
     bench = Bench()
     creates = [
         Asked(
-            Submit(
-                id=f"create-{number}",
-                instance_id=instance,
-                organization_id=ORGANIZATION,
-                actor="vendor:ada",
-                job_id=JobId(f"job_01900000-0000-7000-8000-{number:012d}"),
-                operation="create",
-                operation_version=1,
-                spec=SPEC,
-                new=replace(bench.instance, id=instance),
-            ),
+            replace(_submit(number, "create", instance), spec=SPEC, new=replace(bench.instance, id=instance)),
             name="acme",
         )
         for number, instance in ((1, InstanceId("ins_00000000-0000-7000-8000-000000000003")), (2, SECOND))

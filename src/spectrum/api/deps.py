@@ -52,7 +52,7 @@ def _wait(
         return 0.0
     match = _DURATION.fullmatch(wait)
     if match is None:
-        raise _bad("wait", f"{wait!r} is no duration; write 30s or 1m")
+        raise bad_parameter("wait", f"{wait!r} is no duration; write 30s or 1m")
     return min(int(match[1]) * _SECONDS[match[2]], Tuning().longest_wait)
 
 
@@ -90,11 +90,12 @@ def read_cursor(cursor: str) -> str:
     except (binascii.Error, ValueError, TypeError):
         key = None
     if not isinstance(key, str) or not key or not key.isascii() or not key.isprintable():
-        raise _bad("cursor", "this is not a cursor that a list has given")
+        raise bad_parameter("cursor", "this is not a cursor that a list has given")
     return key
 
 
-def _bad(name: str, message: str) -> Problem:
+def bad_parameter(name: str, message: str) -> Problem:
+    """What is answered to a query parameter that means nothing."""
     return Problem("invalid-parameter", f"{name}: {message}.", (Where(message, f"query:{name}"),))
 
 
@@ -107,9 +108,9 @@ DryRun = Annotated[bool, Query(alias="dry_run", description="Answer what would h
 Condition = Annotated[Precondition, Depends(_precondition)]
 
 
-def shown(view: View, status: int = 200, etag: int | None = None) -> Response:
+def shown(view: View, etag: int | None = None) -> Response:
     """The HTTP form of one resource; `etag` is its generation."""
-    return JSONResponse(view.as_json(), status, {"ETag": f'"{etag}"'} if etag is not None else None)
+    return JSONResponse(view.as_json(), headers={"ETag": f'"{etag}"'} if etag is not None else None)
 
 
 def listing(found: Listing[Any]) -> Response:

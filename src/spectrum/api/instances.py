@@ -6,13 +6,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
 
-from spectrum.api.deps import Caller, Change, Condition, DryRun, Has, Paging, Wait, listing, shown
+from spectrum.api.deps import Caller, Change, Condition, DryRun, Has, Paging, Wait, bad_parameter, listing, shown
 from spectrum.api.models import Health, Hold, Instance, InstanceSpec, Job, Lifecycle, Name, NewInstance, Page, Plan
 from spectrum.api.routing import Route, operation, reply
 from spectrum.control.instances import VERBS, Filters
 from spectrum.control.specs import Order
 from spectrum.core.access import Action
-from spectrum.core.errors import Problem, Where
 
 router = APIRouter(prefix="/v1/instances", tags=["instances"], route_class=Route)
 
@@ -136,6 +135,5 @@ def _labels(texts: list[str] | None) -> dict[str, str]:
     pairs = [text.partition("=") for text in texts or ()]
     for key, equals, _ in pairs:
         if not key or not equals:
-            where = Where("a label is asked for as key=value", "query:label")
-            raise Problem("invalid-parameter", f"label: {where.message}.", (where,))
+            raise bad_parameter("label", "a label is asked for as key=value")
     return {key: value for key, _, value in pairs}

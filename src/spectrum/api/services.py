@@ -139,6 +139,13 @@ class Streams(Protocol):
         """Log lines of an instance; an empty one says that there is nothing new for a while. Raises Problem."""
 
 
+class Measures(Protocol):
+    """What the metrics say of the present."""
+
+    async def look(self) -> None:
+        """Bring the gauges up to date."""
+
+
 class Readiness(Protocol):
     """Whether this copy can do its work now."""
 
@@ -162,5 +169,6 @@ class Services:
     streams: Streams
     readiness: Readiness
     metrics: Metrics
+    measures: Measures
     clock: Clock
     entropy: Entropy

@@ -7,8 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spectrum.core.signing import Call, CallSignature, Signer, call_signature, fold, sign_answer, target_uri
 from spectrum.ports import Clock
-
-PREFIX = "/worker/v1/"
+from spectrum.transports import wire
 
 
 async def call_of(request: Request) -> Call:
@@ -58,6 +57,6 @@ class SignedAnswers:
 
 
 def _answered(scope: Scope) -> CallSignature | None:
-    if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
+    if scope["type"] != "http" or not scope["path"].startswith(f"{wire.PREFIX}/"):
         return None
     return call_signature(fold((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]))

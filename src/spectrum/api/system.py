@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from spectrum.api.deps import Has
 from spectrum.api.problems import CATALOGUE
-from spectrum.core.errors import STATUS, Problem
+from spectrum.core.errors import PROBLEM, STATUS, Problem
 
 router = APIRouter(tags=["system"])
 
@@ -30,15 +30,14 @@ async def readyz(services: Has) -> Response:
 @router.get("/metrics", include_in_schema=False)
 async def metrics(services: Has) -> Response:
     """Prometheus text format."""
+    await services.measures.look()
     return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/problems/{slug}", include_in_schema=False)
-async def problem(slug: str, request: Request) -> Response:
+async def problem(slug: str) -> Response:
     """What a problem means and what to do about it: where the member `docs` of every problem points to."""
     if slug not in CATALOGUE:
         raise Problem("not-found", f"There is no problem {slug!r}.")
     title, remedy = CATALOGUE[slug]
-    return JSONResponse(
-        {"type": f"urn:spectrum:problem:{slug}", "title": title, "status": STATUS[slug], "remedy": remedy}
-    )
+    return JSONResponse({"type": f"{PROBLEM}{slug}", "title": title, "status": STATUS[slug], "remedy": remedy})

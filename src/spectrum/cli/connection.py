@@ -104,10 +104,8 @@ def _read_file(folder: int, name: str) -> str | None:
 
 
 def _from_context(name: str, source: str) -> Connection:
-    stored = contexts.load()
-    if name not in stored.contexts:
-        raise UsageError(f"There is no context {name}", "spectrum context list")
-    return Connection(stored.contexts[name].url, stored.contexts[name].token, f"{source} {name}")
+    found = contexts.load().named(name)
+    return Connection(found.url, found.token, f"{source} {name}")
 
 
 def _from_current_context() -> Connection:

@@ -68,8 +68,7 @@ def list_contexts(session: Session) -> None:
 def use(session: Session, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Work with this server from now on."""
     stored = contexts.load()
-    if name not in stored.contexts:
-        raise UsageError(f"There is no context {name}", "spectrum context list")
+    stored.named(name)
     contexts.store(replace(stored, current=name))
     session.say(f"Using {name}")
 

@@ -22,6 +22,12 @@ class Contexts:
     current: str = ""
     contexts: dict[str, Context] = field(default_factory=dict)
 
+    def named(self, name: str) -> Context:
+        """Raises `UsageError` where there is none."""
+        if name not in self.contexts:
+            raise UsageError(f"There is no context {name}", "spectrum context list")
+        return self.contexts[name]
+
 
 def path() -> Path:
     """XDG base directories: $XDG_CONFIG_HOME, else ~/.config."""

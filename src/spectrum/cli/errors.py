@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from spectrum.core.errors import Problem, SpectrumError, Where
+from spectrum.core.errors import SpectrumError, Where
 
 ERROR, USAGE, NOT_SIGNED_IN, INTERRUPTED = 1, 2, 7, 130
 
@@ -64,7 +64,7 @@ def tell(error: SpectrumError, noun: str = "") -> None:
 
 def next_command(error: SpectrumError, noun: str = "") -> str:
     """What to do about it: the error's own hint, else what helps with its kind."""
-    slug = error.slug if isinstance(error, Problem) else getattr(error, "slug", "")
+    slug = getattr(error, "slug", "")
     if hint := getattr(error, "hint", ""):
         return str(hint)
     if slug in _NEXT_BY_NOUN:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -226,7 +225,7 @@ def _show_plan(session: Session, what: str, name: str, spec: dict[str, Any] | No
 
 
 def _long(instance: Instance) -> str:
-    from spectrum.cli.output import cell, fields, section, table
+    from spectrum.cli.output import cell, fields, rows_section, section
 
     head = fields(
         (
@@ -255,17 +254,13 @@ def _long(instance: Instance) -> str:
         (
             head,
             section("Endpoints", fields([(e.name, e.url) for e in instance.endpoints])),
-            section("Services", _rows(table, ("NAME", "STATE", "HEALTH", "RESTARTS", "PORTS"), services)),
+            rows_section("Services", ("NAME", "STATE", "HEALTH", "RESTARTS", "PORTS"), services),
             section("Parameters", fields([(k, _parameter(v)) for k, v in instance.parameters.items()])),
             section("Outputs", fields(list(instance.outputs.items()))),
-            section("Conditions", _rows(table, ("TYPE", "STATUS", "REASON", "MESSAGE"), conditions)),
-            section("Actions", _rows(table, ("VERB", "ALLOWED", "REASON"), actions)),
+            rows_section("Conditions", ("TYPE", "STATUS", "REASON", "MESSAGE"), conditions),
+            rows_section("Actions", ("VERB", "ALLOWED", "REASON"), actions),
         )
     )
-
-
-def _rows(table: Any, headings: tuple[str, ...], rows: Sequence[Sequence[str]]) -> str:
-    return str(table(headings, rows)) if rows else ""
 
 
 def _parameter(value: Any) -> Any:

@@ -84,7 +84,7 @@ def cancel(session: Session, job_id: Id) -> None:
 
 
 def _long(job: Job) -> str:
-    from spectrum.cli.output import cell, fields, section, table
+    from spectrum.cli.output import cell, fields, rows_section, section
     from spectrum.cli.progress import step_text, waiting_text
 
     head = fields(
@@ -110,7 +110,7 @@ def _long(job: Job) -> str:
     evidence = "\n".join(job.error.evidence) if job.error else ""
     return (
         head
-        + section("Steps", table(("NAME", "STATE", "ATTEMPTS", "REMARK"), steps) if steps else "")
+        + rows_section("Steps", ("NAME", "STATE", "ATTEMPTS", "REMARK"), steps)
         + section("Evidence", evidence)
         + section("Left behind", "\n".join(str(entry) for entry in job.residue))
     )

@@ -84,6 +84,11 @@ def section(title: str, text: str) -> str:
     return f"\n{title}\n" + "".join(f"  {line}\n" for line in text.splitlines())
 
 
+def rows_section(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A titled table, or nothing where it has no row."""
+    return section(title, table(headings, rows)) if rows else ""
+
+
 def cell(value: object) -> str:
     match value:
         case None | "":

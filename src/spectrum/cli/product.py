@@ -115,7 +115,7 @@ def _long(product: Product) -> str:
 
 
 def _long_release(release: Release) -> str:
-    from spectrum.cli.output import fields, section, table
+    from spectrum.cli.output import fields, rows_section
 
     head = fields(
         (
@@ -127,7 +127,7 @@ def _long_release(release: Release) -> str:
         )
     )
     rows = [_parameter_row(name, declared) for name, declared in release.parameters.items()]
-    return head + section("Parameters", table(("NAME", "TYPE", "DEFAULT", "MUTABLE"), rows) if rows else "")
+    return head + rows_section("Parameters", ("NAME", "TYPE", "DEFAULT", "MUTABLE"), rows)
 
 
 def _parameter_row(name: str, declared: Any) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -51,7 +52,7 @@ def up(
     except KeyboardInterrupt:
         session.say("\nInterrupted. Go on: spectrum up; or stop what runs: spectrum down")
         raise
-    session.show_data(_data(ready), lambda: _text(ready), ready.instance)
+    session.show_data(asdict(ready), lambda: _text(ready), ready.instance)
     if foreground:
         commands.attend(session.say)
 
@@ -65,8 +66,6 @@ def down(session: Session) -> None:
 
 def status(session: Session) -> None:
     """Say how the parts on this machine are; exit code 1 if one does not run."""
-    from dataclasses import asdict
-
     from spectrum.local import commands
 
     found = commands.status()
@@ -78,20 +77,12 @@ def status(session: Session) -> None:
 
 def doctor(session: Session) -> None:
     """Check this machine for what SPECTRUM needs; every finding comes with its remedy."""
-    from dataclasses import asdict
-
     from spectrum.local import doctor as checks
 
     findings = checks.examine()
     session.show_data({"items": [asdict(finding) for finding in findings]}, lambda: _doctor_text(findings))
     if any(finding.level is checks.Level.MISSING for finding in findings):
         raise typer.Exit(ERROR)
-
-
-def _data(ready: Ready) -> dict[str, str]:
-    from dataclasses import asdict
-
-    return asdict(ready)
 
 
 def _text(ready: Ready) -> str:
@@ -121,7 +112,7 @@ def own_name() -> str:
 
 
 def _status_text(found: Status) -> str:
-    from spectrum.cli.output import cell, fields, section, table
+    from spectrum.cli.output import cell, fields, rows_section
 
     supervisor = f"pid {found.supervisor}" if found.supervisor else "not running"
     rows = [
@@ -137,9 +128,7 @@ def _status_text(found: Status) -> str:
         for part in found.parts
     ]
     headings = ("PART", "STATE", "PID", "PORT", "UPTIME", "RESTARTS", "LAST ERROR")
-    return fields((("Home", found.home), ("Supervisor", supervisor))) + (
-        section("Parts", table(headings, rows)) if rows else ""
-    )
+    return fields((("Home", found.home), ("Supervisor", supervisor))) + rows_section("Parts", headings, rows)
 
 
 def _doctor_text(findings: tuple[Finding, ...]) -> str:

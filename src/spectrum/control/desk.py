@@ -22,7 +22,6 @@ from spectrum.core.errors import Problem
 from spectrum.core.ids import JobId, LeaseId
 from spectrum.core.jobs.commands import Holding, Release, Report
 from spectrum.core.jobs.holding import lease_ended
-from spectrum.core.jobs.store import Store
 from spectrum.core.sealing import Context, Sealed
 from spectrum.core.signing import Call
 from spectrum.db.sql import query
@@ -72,7 +71,6 @@ class Desk:
     changes: Changes
     calls: Calls
     dispatch: Dispatch
-    store: Store
     wakeups: Wakeups
     watch: Watch
     streams: Streams
@@ -283,12 +281,10 @@ class Desk:
         return wire.SealedSecret(row["name"], row["version"], base64.b64encode(sealed).decode())
 
     async def _must_hold(self, visit: Visit, ref: JobRef) -> None:
-        """Raises Problem `forbidden`, with an audit row, for a job that the caller's lease does not hold."""
-        owned = await self.store.owned(visit.lease_id)
-        named = (ref.organization_id, ref.instance_id, ref.job_id, ref.fence)
-        if any((o.organization_id, o.instance_id, o.job_id, o.fence) == named for o in owned):
-            return
+        """Raises Problem `forbidden`, with an audit row, for a job that the caller's living lease does not hold."""
         worker = visit.worker
+        if await self.workers.holds(worker.id, visit.lease_id, ref):
+            return
         async with self.changes.unkeyed(visit.caller({}).actor, worker.organization_id, as_engine=True) as change:
             await change.audit(worker.organization_id, "call.refused", ref.job_id, {"fence": ref.fence})
         raise Problem("forbidden", f"Your lease does not hold job {ref.job_id} under fence {ref.fence}.")

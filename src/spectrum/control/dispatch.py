@@ -67,9 +67,13 @@ class Dispatch:
     ) -> list[Holding]:
         """Up to `want` jobs of the caller's pool. The same number again gets the same answer.
 
-        Raises `Problem(not-allowed-now)` with `lease: ended` where the lease is over.
+        That the worker holds others is its own word, for it knows what it has not let go of yet, or the store's. Raises
+        `Problem(not-allowed-now)` with `lease: ended` where the lease is over.
         """
-        candidates = await self._candidates(caller, lease_id, number, want, alone=not holds_others)
+        owned = await self.store.owned(lease_id)
+        holds_others = holds_others or any(each.claim != number for each in owned)
+        repeated = [each for each in owned if each.claim == number]
+        candidates = await self._candidates(caller, repeated, want, alone=not holds_others)
         owner = Owner(lease_id, caller.worker_id, incarnation, number)
         claims = [
             Claim(
@@ -88,9 +92,8 @@ class Dispatch:
         return [result for result in results if isinstance(result, Holding)]
 
     async def _candidates(
-        self, caller: Caller, lease_id: LeaseId, number: int, want: int, *, alone: bool
+        self, caller: Caller, repeated: Sequence[Owned], want: int, *, alone: bool
     ) -> Sequence[Candidate]:
-        repeated = [owned for owned in await self.store.owned(lease_id) if owned.claim == number]
         if repeated:
             return [Candidate(o.organization_id, o.instance_id, o.job_id, o.fence) for o in repeated]
         # Some of them will be lost to other claimers: ask for more than is wanted.

@@ -22,11 +22,12 @@ from spectrum.core.jobs.store import (
     Batch,
     ClaimOf,
     Deferred,
-    Result,
+    Response,
+    Settlement,
     Store,
     Unavailable,
     Uncertain,
-    Verdict,
+    Written,
 )
 from spectrum.core.plan import Catalog
 from spectrum.ports import Clock, Spawner
@@ -48,13 +49,16 @@ class _Pending:
 
 @dataclass
 class Engine:
-    """Folds commands into transactions. `committed` is called after each commit, to wake who waits for news."""
+    """Folds commands into transactions. `committed` is called after each commit, to wake who waits for news, and `counted` with
+    what it made of its aggregates.
+    """
 
     store: Store
     catalog: Catalog
     clock: Clock
     spawner: Spawner
     committed: Callable[[Sequence[Command], Sequence[Hint]], None] = lambda commands, hints: None
+    counted: Callable[[Sequence[Written]], None] = lambda written: None
     _queue: deque[_Pending] = field(default_factory=deque)
     _flushing: bool = False
 
@@ -77,7 +81,7 @@ class Engine:
         results = await self._claim(tuple(Asked(command) for command in claims), of)
         return [result for result in results or () if not isinstance(result, Deferred)]
 
-    async def _claim(self, asked: tuple[Asked, ...], of: ClaimOf) -> Sequence[Result] | None:
+    async def _claim(self, asked: tuple[Asked, ...], of: ClaimOf) -> Sequence[Response] | None:
         """What became of the claim; None where nothing was committed, because every one of `asked` breaks its transaction.
 
         One that does so must not keep the pool from all others (P19): half of them is tried, then the other half, until a
@@ -126,7 +130,7 @@ class Engine:
         for pending in taken:
             await self._flush([pending])
 
-    async def _commit(self, asked: tuple[Asked, ...], claim: ClaimOf | None = None) -> Sequence[Result]:
+    async def _commit(self, asked: tuple[Asked, ...], claim: ClaimOf | None = None) -> Sequence[Response]:
         """Transact until the outcome is known.
 
         Raises `Unavailable` only where nothing was done.
@@ -137,20 +141,21 @@ class Engine:
             try:
                 results = await self.store.transact(batch)
             except Uncertain as uncertain:
-                if await self._settle(uncertain) is Verdict.ABORTED:
+                if await self._settle(uncertain) is Settlement.ABORTED:
                     continue
                 results = uncertain.results
             self.committed([each.command for each in asked], fold.hints)
+            self.counted(fold.written)
             return results
 
-    async def _settle(self, uncertain: Uncertain) -> Verdict:
+    async def _settle(self, uncertain: Uncertain) -> Settlement:
         while True:
             try:
                 return await self.store.settle(uncertain.transaction)
             except Unavailable:
                 await self.clock.sleep(SETTLE_PAUSE)
 
-    async def _deliver(self, taken: list[_Pending], results: Sequence[Result]) -> None:
+    async def _deliver(self, taken: list[_Pending], results: Sequence[Response]) -> None:
         deferred = [pending for pending, result in zip(taken, results, strict=True) if isinstance(result, Deferred)]
         for pending, result in zip(taken, results, strict=True):
             if not isinstance(result, Deferred):
@@ -168,7 +173,7 @@ class Engine:
             await self.clock.sleep(DEFERRAL_PAUSE)
 
 
-def _answer(pending: _Pending, result: Result) -> None:
+def _answer(pending: _Pending, result: Response) -> None:
     if pending.future.done():
         return
     match result:

@@ -33,7 +33,7 @@ from spectrum.core.jobs.store import (
     Keyed,
     Loaded,
     Remembered,
-    Result,
+    Response,
     Written,
 )
 from spectrum.core.plan import Catalog
@@ -41,21 +41,24 @@ from spectrum.core.plan import Catalog
 
 @dataclass
 class Folding:
-    """The function that a store calls once it has locked and loaded what `asked` needs. `hints` are of its last call."""
+    """The function that a store calls once it has locked and loaded what `asked` needs.
+
+    `hints` and `written` are of its last call.
+    """
 
     asked: Sequence[Asked]
     catalog: Catalog
     claim: ClaimOf | None = None
     hints: tuple[Hint, ...] = ()
+    written: tuple[Written, ...] = ()
 
     def __call__(self, loaded: Loaded) -> Folded:
         if self.claim is None:
             folded = _Folding(loaded, self.catalog).all(self.asked)
         else:
             folded = _claiming(loaded, self.catalog, self.asked, self.claim)
-        self.hints = tuple(
-            hint for written in folded.written.values() for each in written.consequences for hint in each.hints
-        )
+        self.written = tuple(folded.written.values())
+        self.hints = tuple(hint for written in self.written for each in written.consequences for hint in each.hints)
         return folded
 
 
@@ -75,14 +78,14 @@ class _Folding:
         results = tuple(self.one(position, each) for position, each in enumerate(asked))
         return self.folded(results)
 
-    def folded(self, results: tuple[Result, ...], lease: Lease | None = None) -> Folded:
+    def folded(self, results: tuple[Response, ...], lease: Lease | None = None) -> Folded:
         written = {
             instance_id: Written(self.loaded.aggregates.get(instance_id), after, tuple(self.consequences[instance_id]))
             for instance_id, after in self.after.items()
         }
         return Folded(results, written, self.remember, tuple(self.evidence), lease, self.breakers)
 
-    def one(self, position: int, asked: Asked) -> Result:
+    def one(self, position: int, asked: Asked) -> Response:
         command = asked.command
         if position in self.loaded.busy_keys or command.instance_id in self.loaded.busy:
             return DEFERRED
@@ -111,7 +114,7 @@ class _Folding:
             self.remember[position] = keyed.respond(answer)
             self.fresh[keyed.place] = Remembered(keyed.request_digest, self.remember[position])
 
-    def _decide(self, asked: Asked) -> Result:
+    def _decide(self, asked: Asked) -> Response:
         command = asked.command
         aggregate = self.after.get(command.instance_id) or self.loaded.aggregates.get(command.instance_id)
         if aggregate is None:
@@ -155,7 +158,7 @@ def _claiming(loaded: Loaded, catalog: Catalog, asked: Sequence[Asked], claim: C
         return folding.folded(tuple(Rejection(lease_ended(claim.lease_id)) for _ in asked))
     if claim.number <= lease.claim:
         return folding.folded(tuple(_held_again(loaded, lease, each, claim) for each in asked))
-    results: list[Result] = []
+    results: list[Response] = []
     granted: list[tuple[str, int]] = []
     full = False
     for position, each in enumerate(asked):
@@ -179,7 +182,7 @@ def _claim_in(asked: Asked) -> Claim:
     return asked.command
 
 
-def _held_again(loaded: Loaded, lease: Lease, asked: Asked, claim: ClaimOf) -> Result:
+def _held_again(loaded: Loaded, lease: Lease, asked: Asked, claim: ClaimOf) -> Response:
     """The same answer to the same claim number, for what is still held under it."""
     command = _claim_in(asked)
     aggregate = loaded.aggregates.get(command.instance_id)

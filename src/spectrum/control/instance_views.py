@@ -121,6 +121,8 @@ def why_not(operation: Operation, instance: Instance, waiters: int) -> str:
     """
     if instance.hold is not Hold.NONE and not operation.on_hold:
         return instance.hold.value
+    if instance.hold is Hold.NONE and operation.needs_hold:
+        return "not_on_hold"
     if instance.active_job_id is None and instance.lifecycle not in operation.allowed:
         return _not_from_here(operation, instance.lifecycle)
     return "queue_full" if waiters >= MAX_WAITING else ""

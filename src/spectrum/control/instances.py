@@ -35,7 +35,7 @@ _FIND = query("instance_find")
 _LIST = query("instance_list")
 _RELEASE = query("release_document")
 _RETENTION = query("release_retention")
-_SECRETS = query("secrets_latest")
+_SECRETS = query("secrets_of_instance")
 
 VERBS = ("start", "stop", "restart", "undelete", "purge", "resolve")
 

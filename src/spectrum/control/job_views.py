@@ -10,7 +10,7 @@ from typing import Any, assert_never
 from spectrum.core.errors import Failure
 from spectrum.core.ids import StepId
 from spectrum.core.jobs.model import Job, Step, Waiting
-from spectrum.core.jobs.table import JobState, Reason, StepState, WaitsFor
+from spectrum.core.jobs.table import SATISFIED, JobState, Reason, StepState, WaitsFor
 from spectrum.core.moments import stamp
 from spectrum.core.plan import ready
 from spectrum.db import rows
@@ -42,7 +42,7 @@ class JobView:
 
     def as_json(self) -> dict[str, Any]:
         job = self.job
-        settled = [step for step in job.steps if step.state in (StepState.DONE, StepState.SKIPPED)]
+        settled = [step for step in job.steps if step.state in SATISFIED]
         return {
             "id": job.id,
             "operation": job.operation,

@@ -9,21 +9,14 @@ from typing import Any
 from spectrum.core.errors import Problem
 from spectrum.core.jobs.commands import Rejection, Submit, Submitted
 from spectrum.core.jobs.decide import decide
-from spectrum.core.jobs.model import Aggregate, Instance, Job, Step, Surroundings
+from spectrum.core.jobs.model import Aggregate, Job, Step, Surroundings
 from spectrum.core.plan import Catalog, Given, Plan, PlanError
 from spectrum.core.product.outline import Outline
-from spectrum.db import rows
+from spectrum.db import reading
 from spectrum.db.pools import Connection
 from spectrum.db.sql import query
-from spectrum.db.visits import Row
 
 _INSTANCE = query("instance_find")
-_JOBS = query("jobs_of_instances")
-_STEPS = query("steps_of_jobs")
-_EFFECTS = query("effects_of_instances")
-_PLACEMENTS = query("placements_of_instances")
-_OUTLINES = query("outlines")
-_SURROUNDINGS = query("surroundings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +37,7 @@ async def planned(connection: Connection, submit: Submit, catalog: Catalog) -> P
     Raises Problem as the command itself would.
     """
     aggregate = await _aggregate(connection, submit)
-    around = await _around(connection, aggregate.instance)
+    around = (await reading.surroundings(connection, [aggregate.instance]))[aggregate.instance.id]
     outlines = await _outlines(connection, aggregate, submit, around.target_kind)
     aggregate = replace(aggregate, outlines=outlines)
     decision = decide(aggregate, submit, around, catalog)
@@ -66,10 +59,7 @@ def _job_of(answer: object) -> Job:
 
 def _ahead_of_its_turn(job: Job, aggregate: Aggregate, around: Surroundings, catalog: Catalog) -> Planned:
     """The job would wait behind others: its plan as it would be if they changed nothing."""
-    instance = aggregate.instance
-    spec = job.spec or instance.accepted or instance.requested
-    effects = tuple(effect for _, effect in sorted(aggregate.effects.items()))
-    given = Given(instance, job, effects, aggregate.outlines.get(spec.release_id), around.target_kind)
+    given = Given.of(aggregate.instance, job, aggregate.effects, aggregate.outlines, around.target_kind)
     try:
         plan = catalog[job.operation, job.operation_version].plan(given)
     except PlanError as error:
@@ -112,30 +102,9 @@ async def _aggregate(connection: Connection, submit: Submit) -> Aggregate:
     row = await connection.fetchrow(_INSTANCE, submit.organization_id, submit.instance_id)
     if row is None:
         raise Problem("not-found", f"There is no instance {submit.instance_id}.")
-    ids = [submit.instance_id]
-    placement = (await connection.fetch(_PLACEMENTS, ids))[0]["id"]
-    jobs = await connection.fetch(_JOBS, ids, [])
-    steps = await connection.fetch(_STEPS, [job["id"] for job in jobs])
-    effects = [rows.effect_of(effect) for effect in await connection.fetch(_EFFECTS, ids)]
-    return Aggregate(
-        rows.instance_of(row, placement),
-        {job["id"]: rows.job_of(job, _steps_of(job["id"], steps)) for job in jobs},
-        {(effect.slot, effect.key): effect for effect in effects},
-    )
-
-
-def _steps_of(job_id: str, steps: list[Row]) -> tuple[Step, ...]:
-    return tuple(rows.step_of(step) for step in steps if step["job_id"] == job_id)
-
-
-async def _around(connection: Connection, instance: Instance) -> Surroundings:
-    targets, organizations = [instance.target_id], [instance.organization_id]
-    row = (await connection.fetch(_SURROUNDINGS, targets, organizations))[0]
-    return rows.surroundings_of(row, row["now"])
+    return (await reading.aggregates(connection, {submit.instance_id: row}))[submit.instance_id]
 
 
 async def _outlines(connection: Connection, aggregate: Aggregate, submit: Submit, kind: str) -> Mapping[Any, Outline]:
     specs = (submit.spec, aggregate.instance.requested, aggregate.instance.accepted)
-    wanted = sorted({spec.release_id for spec in specs if spec is not None})
-    found = await connection.fetch(_OUTLINES, wanted)
-    return {row["id"]: Outline.from_json(row["outline"][kind]) for row in found if kind in row["outline"]}
+    return await reading.outlines(connection, {spec.release_id: kind for spec in specs if spec is not None})

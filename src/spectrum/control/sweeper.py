@@ -5,6 +5,7 @@ Every copy runs one; each round is idempotent and safe beside another's (P1).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -25,7 +26,9 @@ _log = structlog.get_logger(__name__)
 
 @dataclass
 class Sweeper:
-    """Sweeps every `period` seconds. `lease_seconds` is how long a lease lives without a heartbeat."""
+    """Sweeps every `period` seconds, several times within `TOLERANCE_SECONDS`. `lease_seconds` is how long a lease lives without
+    a heartbeat. `lapsed` is called for each that it ended.
+    """
 
     store: Store
     engine: Engine
@@ -34,6 +37,7 @@ class Sweeper:
     entropy: Entropy
     lease_seconds: float
     period: float = 1.0
+    lapsed: Callable[[], None] = lambda: None
 
     async def run(self) -> None:
         while True:
@@ -48,7 +52,7 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """One round."""
-        await self.store.tick(tolerance_seconds=max(5.0, 3 * self.period))
+        await self.store.tick()
         await self._end_lapsed_leases()
         for candidate in await self.store.due(PAGE):
             await self._execute(_tick(candidate))
@@ -57,9 +61,11 @@ class Sweeper:
 
     async def _end_lapsed_leases(self) -> None:
         for lapsed in await self.store.lapsed(self.lease_seconds, PAGE):
-            owned = await self.store.end_lease(lapsed, "lapsed", if_not_renewed_for=self.lease_seconds)
-            _log.info("lease lapsed", lease_id=lapsed.lease_id, worker_id=lapsed.worker_id, jobs=len(owned))
-            await self.dispatch.lose_all(owned, "its worker's lease lapsed")
+            ended = await self.store.end_lease(lapsed, "lapsed", if_not_renewed_for=self.lease_seconds)
+            if ended.now:
+                self.lapsed()
+            _log.info("lease lapsed", lease_id=lapsed.lease_id, worker_id=lapsed.worker_id, jobs=len(ended.owned))
+            await self.dispatch.lose_all(ended.owned, "its worker's lease lapsed")
 
     async def _execute(self, command: Command) -> None:
         """One bad instance holds up no other (P19)."""

@@ -12,12 +12,13 @@ from spectrum.control.commands import Listing, Mutation, Page, Reply
 from spectrum.control.targets import find_pool, find_target
 from spectrum.core.access import TOKEN_ENTROPY, Principal, TokenText, make_join_token, read_token
 from spectrum.core.errors import Problem
-from spectrum.core.ids import PLATFORM, OrganizationId, PoolId, WorkerId
+from spectrum.core.ids import PLATFORM, LeaseId, OrganizationId, PoolId, WorkerId
 from spectrum.core.moments import stamp
 from spectrum.core.signing import public_key
 from spectrum.db.pools import Connection, Pool
 from spectrum.db.sql import query
 from spectrum.db.visits import Row, looking_up, visiting
+from spectrum.transports.protocol import JobRef
 
 JOIN_TOKEN_LIFE = timedelta(minutes=15)
 
@@ -30,6 +31,7 @@ _WORKER_BY_KEY = query("worker_by_key")
 _WORKER_LIST = query("worker_list")
 _WORKER_DRAIN = query("worker_drain")
 _WORKER_REVOKE = query("worker_revoke")
+_LEASE_HOLDS = query("lease_holds")
 _WORKER_REVOKE_LEASES = query("worker_revoke_leases")
 
 
@@ -193,6 +195,13 @@ class Workers:
             row["protocol_version"],
             row["draining_at"] is not None,
         )
+
+    async def holds(self, worker_id: WorkerId, lease_id: LeaseId, ref: JobRef) -> bool:
+        """Whether the worker may still be told what the job needs: it holds it, its lease lives, and it was not revoked."""
+        named = (ref.job_id, ref.instance_id, ref.organization_id, ref.fence)
+        async with looking_up(self.system) as connection:
+            held: bool = await connection.fetchval(_LEASE_HOLDS, *named, lease_id, worker_id)
+        return held
 
 
 async def _enrol(change: Transaction, owner: OrganizationId, text: TokenText, applicant: Applicant) -> Enrolled:

@@ -126,6 +126,7 @@ class Where:
         }
 
 
+PROBLEM = "urn:spectrum:problem:"  # before the slug, in the member `type` of a problem (RFC 9457)
 STATUS = {
     "malformed": 400,
     "idempotency-key-missing": 400,
@@ -174,4 +175,4 @@ class Problem(SpectrumError):
 
     @property
     def type(self) -> str:
-        return f"urn:spectrum:problem:{self.slug}"
+        return f"{PROBLEM}{self.slug}"

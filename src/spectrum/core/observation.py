@@ -20,7 +20,9 @@ class Presence(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Health(StrEnum):
+class SlotHealth(StrEnum):
+    """How the service in a slot is, by its own health check; the health of the whole instance is `core.jobs.table.Health`."""
+
     HEALTHY = "healthy"
     STARTING = "starting"
     UNHEALTHY = "unhealthy"
@@ -47,9 +49,10 @@ class Observed:
     token: int = 0
     spec_digest: str = ""
     running: bool = False
-    health: Health = Health.UNKNOWN
+    health: SlotHealth = SlotHealth.UNKNOWN
     restarts: int = 0
     exit: Exit | None = None
+    ended: bool = False  # a service that the target does not start again by itself
     facts: Facts | None = None  # of the base
     ports: Mapping[str, int] = field(default_factory=dict)
     tail: tuple[str, ...] = ()  # last log lines, where it is not healthy

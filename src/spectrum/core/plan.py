@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from spectrum.core import ids
 from spectrum.core.errors import SpectrumError
-from spectrum.core.ids import StepId
-from spectrum.core.jobs.table import UNWOUND, Lifecycle, StepState, Wants
+from spectrum.core.ids import ReleaseId, StepId
+from spectrum.core.jobs.table import SATISFIED, UNWOUND, Lifecycle, StepState, Wants
 
 if TYPE_CHECKING:
     from spectrum.core.jobs.model import Effect, Instance, Job, Step
@@ -92,10 +92,29 @@ class Given:
     outline: Any
     target_kind: str
 
+    @classmethod
+    def of(
+        cls,
+        instance: Instance,
+        job: Job,
+        effects: Mapping[tuple[str, str], Effect],
+        outlines: Mapping[ReleaseId, Any],
+        target_kind: str,
+    ) -> Given:
+        """What a plan of `job` made now sees. The release is the one that the job works towards, else the instance's own."""
+        spec = job.spec or instance.accepted or instance.requested
+        in_order = tuple(effect for _, effect in sorted(effects.items()))
+        return cls(instance, job, in_order, outlines.get(spec.release_id), target_kind)
+
     @property
     def present(self) -> Mapping[str, Effect]:
         """What is wanted present, by slot."""
         return {effect.slot: effect for effect in self.effects if effect.present}
+
+    def wanted(self, slots: Iterable[str]) -> dict[str, str | None]:
+        """Slot -> the key that is wanted there, or None where nothing is; sorted by slot."""
+        present = self.present
+        return {slot: present[slot].key if slot in present else None for slot in sorted(set(slots))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +122,8 @@ class Operation:
     """What can be done to an instance: versioned code that yields a plan. `actions` are run by workers.
 
     `allowed` are the lifecycles it may start from; `success` is the lifecycle after it (None: stays as it is). A `forward_only`
-    operation has no undo: it is retried until its deadline, then fails with its residue.
+    operation has no undo: it is retried until its deadline, then fails with its residue. One that is `on_hold` is possible under a
+    hold too, one that `needs_hold` only there.
     """
 
     name: str
@@ -117,6 +137,7 @@ class Operation:
     preempts: bool = False
     forward_only: bool = False
     clears_hold: bool = False
+    needs_hold: bool = False
 
 
 Catalog = Mapping[tuple[str, int], Operation]
@@ -134,7 +155,7 @@ def step_id(job_id: str, name: str) -> StepId:
 
 
 def _satisfied(steps: Iterable[Step], assumed_done: Collection[str]) -> set[str]:
-    return {s.name for s in steps if s.state in (StepState.DONE, StepState.SKIPPED) or s.name in assumed_done}
+    return {s.name for s in steps if s.state in SATISFIED or s.name in assumed_done}
 
 
 def ready(steps: tuple[Step, ...], assumed_done: Collection[str] = ()) -> list[Step]:

@@ -12,6 +12,8 @@ from datetime import timedelta
 BASE_SECONDS = 0.5
 CAP_SECONDS = 60.0
 FLOOR_SECONDS = 0.05
+TOLD_SECONDS = 900.0  # that a dependency may ask for; one that asks for more is asked again by then
+LONGEST_PAUSE = timedelta(seconds=TOLD_SECONDS + CAP_SECONDS)
 
 
 def spread(seed: str) -> float:
@@ -20,9 +22,11 @@ def spread(seed: str) -> float:
 
 
 def backoff(tries: int, seed: str, told: float | None = None, cap: float = CAP_SECONDS) -> timedelta:
-    """How long to wait before try number `tries` + 1. `told` is the dependency's own word, in seconds: never less than that."""
+    """How long to wait before try number `tries` + 1. `told` is the dependency's own word, in seconds: not less than that, up
+    to `TOLD_SECONDS`.
+    """
     ceiling = min(cap, BASE_SECONDS * 2 ** min(tries, 16))
     seconds = max(FLOOR_SECONDS, ceiling * spread(seed))
     if told is not None:
-        seconds = told + seconds
+        seconds += min(max(0.0, told), TOLD_SECONDS)
     return timedelta(seconds=seconds)

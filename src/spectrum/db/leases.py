@@ -13,7 +13,7 @@ import asyncpg
 from spectrum.core.errors import Problem
 from spectrum.core.ids import LeaseId, OrganizationId
 from spectrum.core.jobs.model import Lease
-from spectrum.core.jobs.store import Beat, Lapsed, Owned, Unavailable
+from spectrum.core.jobs.store import TOLERANCE_SECONDS, Beat, Ended, Lapsed, Owned, Unavailable
 from spectrum.core.jobs.table import JobState
 from spectrum.db import rows
 from spectrum.db.losses import answerable
@@ -31,6 +31,7 @@ _END = query("lease_end")
 _STATE = query("lease_state")
 _LAPSED = query("leases_lapsed")
 _OWNED = query("jobs_owned")
+_OWNED_BY_ENDED = query("jobs_owned_by_ended")
 _TICK = query("cell_tick")
 
 
@@ -56,14 +57,7 @@ class LeaseLane:
             if row is None:
                 raise Unavailable("the lease was not opened")
         # What older incarnations owned is found by the sweeper too: ended leases that still own jobs count as lapsed.
-        return rows.lease_of(row), await self._owned_by_ended(lease.worker_id)
-
-    async def _owned_by_ended(self, worker_id: str) -> tuple[Owned, ...]:
-        found: list[Owned] = []
-        for lapsed in await self.lapsed(1e9, 1000):
-            if lapsed.worker_id == worker_id:
-                found += await self.owned(lapsed.lease_id)
-        return tuple(found)
+        return rows.lease_of(row), tuple(map(_owned, await self._read(_OWNED_BY_ENDED, lease.worker_id)))
 
     async def beat(
         self, lease_id: LeaseId, organization_id: OrganizationId, incarnation: int, number: int
@@ -80,33 +74,23 @@ class LeaseLane:
         return Beat(rows.lease_of(row), tuple(await self.owned(lease_id)), fresh)
 
     async def lapsed(self, lease_seconds: float, limit: int) -> Sequence[Lapsed]:
-        found = await self._read(_LAPSED, lease_seconds, limit)
+        found = await self._read(_LAPSED, lease_seconds, limit, TOLERANCE_SECONDS)
         return [Lapsed(r["id"], r["worker_id"], r["organization_id"]) for r in found]
 
-    async def end_lease(self, lapsed: Lapsed, why: str, if_not_renewed_for: float | None) -> tuple[Owned, ...]:
+    async def end_lease(self, lapsed: Lapsed, why: str, if_not_renewed_for: float | None) -> Ended:
         async with self._scoped(lapsed.organization_id) as connection:
             await connection.fetchrow(_FOR_UPDATE, lapsed.lease_id)
-            await connection.execute(_END, lapsed.lease_id, why, if_not_renewed_for)
+            ended = await connection.fetchval(_END, lapsed.lease_id, why, if_not_renewed_for, TOLERANCE_SECONDS)
             state = await connection.fetchrow(_STATE, lapsed.lease_id)
         if state is None or state["live"]:
-            return ()
-        return tuple(await self.owned(lapsed.lease_id))
+            return Ended()
+        return Ended(tuple(await self.owned(lapsed.lease_id)), now=ended is not None)
 
     async def owned(self, lease_id: LeaseId) -> Sequence[Owned]:
-        return [
-            Owned(
-                r["id"],
-                r["organization_id"],
-                r["instance_id"],
-                r["fence"],
-                r["claim_number"],
-                r["state"] == JobState.CANCELLING,
-            )
-            for r in await self._read(_OWNED, lease_id)
-        ]
+        return [_owned(row) for row in await self._read(_OWNED, lease_id)]
 
-    async def tick(self, tolerance_seconds: float) -> datetime:
-        moment: datetime = (await self._read(_TICK, tolerance_seconds))[0]["alive_at"]
+    async def tick(self) -> datetime:
+        moment: datetime = (await self._read(_TICK, TOLERANCE_SECONDS))[0]["alive_at"]
         return moment
 
     async def _read(self, text: str, *arguments: Any) -> list[asyncpg.Record]:
@@ -119,3 +103,14 @@ class LeaseLane:
         with answerable():
             async with scoped(self.engine, [organization_id]) as connection:
                 yield connection
+
+
+def _owned(row: asyncpg.Record) -> Owned:
+    return Owned(
+        row["id"],
+        row["organization_id"],
+        row["instance_id"],
+        row["fence"],
+        row["claim_number"],
+        row["state"] == JobState.CANCELLING,
+    )

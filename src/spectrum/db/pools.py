@@ -96,12 +96,12 @@ async def _prepare_connection(connection: Any) -> None:
 
 
 @asynccontextmanager
-async def scoped(pool: Pool, organizations: Iterable[str], wait: float = ACQUIRE_SECONDS) -> AsyncIterator[Connection]:
+async def scoped(pool: Pool, organizations: Iterable[str]) -> AsyncIterator[Connection]:
     """A transaction that sees and changes the rows of these organizations and of no other; it commits at the end.
 
-    Raises `Problem("unavailable")` when no connection gets free within `wait` seconds.
+    Raises `Problem("unavailable")` when no connection gets free within `ACQUIRE_SECONDS`.
     """
-    async with transaction(pool, wait) as connection:
+    async with transaction(pool) as connection:
         await connection.execute(SET_SCOPE, list(organizations))
         yield connection
 

@@ -330,6 +330,7 @@ CREATE INDEX instances_list ON instances (organization_id, id);
 CREATE INDEX instances_target ON instances (target_id) WHERE purged_at IS NULL;
 CREATE INDEX instances_purge ON instances (purge_at) WHERE purge_at IS NOT NULL AND purged_at IS NULL;
 CREATE INDEX instances_frozen ON instances (hold_until) WHERE hold = 'frozen';
+CREATE INDEX instances_quarantined ON instances (id) WHERE hold = 'quarantined';
 
 -- At most one per role, looked at when the transaction ends: a move swaps roles in any order of rows.
 CREATE TABLE placements (
@@ -420,7 +421,6 @@ CREATE TABLE jobs (
     alone boolean NOT NULL DEFAULT false,
     report_fence bigint NOT NULL DEFAULT 0,
     report_number bigint NOT NULL DEFAULT 0,
-    report_answer jsonb NOT NULL DEFAULT '{}',
     reason text COLLATE "C",
     failure jsonb,
     residue jsonb NOT NULL DEFAULT '[]',
@@ -701,48 +701,8 @@ BEGIN
     RETURN made;
 END
 $$;
-
--- Drops the partitions that end before a moment, unless somebody still needs them: a consumer of the log (the slowest cursor),
--- the sealer, a job that has not ended. Returns the names of those that it dropped.
-CREATE FUNCTION drop_partitions(before_moment timestamptz) RETURNS SETOF text
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET timezone = 'UTC' AS $$
-DECLARE
-    part record;
-    needed boolean;
-BEGIN
-    PERFORM pg_advisory_xact_lock(hashtext('spectrum.partitions'));
-    PERFORM set_config('app.maintenance', 'on', true);
-    FOR part IN
-        SELECT parent.relname AS parent, child.relname AS name, right(child.relname, 8)::date::timestamptz AS starts
-        FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid JOIN pg_class parent ON parent.oid = inhparent
-        WHERE parent.oid IN ('attempts'::regclass, 'events'::regclass, 'audit'::regclass) AND child.relname ~ '_[0-9]{8}$'
-          AND right(child.relname, 8)::date::timestamptz + interval '7 days' <= before_moment
-        ORDER BY child.relname
-    LOOP
-        CASE part.parent
-            WHEN 'events' THEN
-                SELECT bool_or(e.position IS NULL OR e.position > (
-                        SELECT coalesce(min(CASE WHEN c.epoch = cell.epoch THEN c.position ELSE 0 END), 0) FROM cursors c, cell))
-                INTO needed FROM events e
-                WHERE e.id >= id_at('evt', part.starts) AND e.id < id_at('evt', part.starts + interval '7 days');
-            WHEN 'audit' THEN
-                SELECT bool_or(a.seal_number IS NULL) INTO needed FROM audit a
-                WHERE a.id >= id_at('aud', part.starts) AND a.id < id_at('aud', part.starts + interval '7 days');
-            ELSE
-                SELECT count(*) > 0 INTO needed FROM jobs j
-                WHERE j.finished_at IS NULL
-                  AND j.id >= id_at('job', part.starts) AND j.id < id_at('job', part.starts + interval '7 days');
-        END CASE;
-        IF NOT coalesce(needed, false) THEN
-            EXECUTE format('DROP TABLE %I', part.name);
-            RETURN NEXT part.name;
-        END IF;
-    END LOOP;
-    PERFORM set_config('app.maintenance', '', true);
-END
-$$;
-REVOKE ALL ON FUNCTION make_partitions(timestamptz, timestamptz), drop_partitions(timestamptz) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION make_partitions(timestamptz, timestamptz), drop_partitions(timestamptz) TO spectrum_system;
+REVOKE ALL ON FUNCTION make_partitions(timestamptz, timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION make_partitions(timestamptz, timestamptz) TO spectrum_system;
 
 -- Row-level security ----------------------------------------------------------------------------------------------------------
 
@@ -788,12 +748,6 @@ BEGIN
         EXECUTE format('CREATE POLICY platform ON %I TO spectrum_owner USING (%s)', title, as_platform);
     END LOOP;
     CREATE POLICY migrations ON alembic_version TO spectrum_owner USING (true);
-
-    -- What drop_partitions has to look at, over all organizations, before it drops anything.
-    FOREACH title IN ARRAY ARRAY['events', 'audit', 'jobs', 'cursors', 'cell'] LOOP
-        EXECUTE format('CREATE POLICY maintenance ON %I FOR SELECT TO spectrum_owner USING (current_setting(''app.maintenance'', true) = ''on'')',
-                       title);
-    END LOOP;
 
     -- The system's rows are all rows; what it sees of them is its column grants, below.
     FOREACH title IN ARRAY ARRAY['cell', 'leader_terms', 'cursors', 'alembic_version', 'organizations', 'tokens', 'idempotency_keys',

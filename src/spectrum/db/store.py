@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -18,17 +17,18 @@ from spectrum.core.ids import InstanceId, PoolId, ReleaseId
 from spectrum.core.jobs.commands import Repeated
 from spectrum.core.jobs.model import Aggregate, Instance, Lease, Surroundings
 from spectrum.core.jobs.store import (
+    TOLERANCE_SECONDS,
     Batch,
     Candidate,
     Loaded,
     Remembered,
-    Result,
+    Response,
+    Settlement,
     Unavailable,
     Uncertain,
-    Verdict,
 )
 from spectrum.core.product.outline import Outline
-from spectrum.db import rows, writing
+from spectrum.db import reading, rows, writing
 from spectrum.db.leases import LeaseLane
 from spectrum.db.losses import BUSY, answerable, broke_off, is_loss
 from spectrum.db.pools import Connection, Pooled, drop, give_back
@@ -42,12 +42,6 @@ _NAMES_TAKEN = query("names_taken")
 _LEASE = query("lease_for_update")
 _INSTANCES_LOCK = query("instances_lock")
 _INSTANCES_EXIST = query("instances_exist")
-_JOBS = query("jobs_of_instances")
-_STEPS = query("steps_of_jobs")
-_EFFECTS = query("effects_of_instances")
-_PLACEMENTS = query("placements_of_instances")
-_OUTLINES = query("outlines")
-_SURROUNDINGS = query("surroundings")
 _CLOCK = query("clock")
 _CLAIMABLE = query("jobs_claimable")
 _DUE = query("instances_due")
@@ -62,14 +56,14 @@ _SINCE = " since "
 class PostgresStore(LeaseLane):
     """The store: the aggregates' lane over the same pools as the leases'."""
 
-    async def transact(self, batch: Batch) -> Sequence[Result]:
+    async def transact(self, batch: Batch) -> Sequence[Response]:
         while True:
             try:
                 return await self._transact_once(batch)
             except BUSY:
                 continue
 
-    async def _transact_once(self, batch: Batch) -> Sequence[Result]:
+    async def _transact_once(self, batch: Batch) -> Sequence[Response]:
         with answerable():
             connection = await self.engine.acquire(timeout=ACQUIRE_SECONDS)
         try:
@@ -77,7 +71,7 @@ class PostgresStore(LeaseLane):
         finally:
             await give_back(self.engine, connection)
 
-    async def _in_transaction(self, connection: Pooled, batch: Batch) -> Sequence[Result]:
+    async def _in_transaction(self, connection: Pooled, batch: Batch) -> Sequence[Response]:
         transaction = connection.transaction()
         try:
             await transaction.start()
@@ -111,7 +105,7 @@ class PostgresStore(LeaseLane):
             raise Unavailable("the database did not say which transaction this is")
         return f"{row['xid']}{_SINCE}{row['run']}"
 
-    async def settle(self, transaction: str) -> Verdict:
+    async def settle(self, transaction: str) -> Settlement:
         """Where PostgreSQL can't tell any more (too long ago, or it recovered from a crash since: a transaction id that was not
         written down is given out again) the verdict is `ABORTED`: every command may be applied again, a repeat changes nothing.
         """
@@ -119,7 +113,7 @@ class PostgresStore(LeaseLane):
         while True:
             status = (await self._read(_STATUS, xid, run))[0]["status"]
             if status != "in progress":
-                return Verdict.COMMITTED if status == "committed" else Verdict.ABORTED
+                return Settlement.COMMITTED if status == "committed" else Settlement.ABORTED
             await self.clock.sleep(IN_PROGRESS_PAUSE)
 
     async def claimable(
@@ -132,7 +126,7 @@ class PostgresStore(LeaseLane):
         return [Candidate(r["organization_id"], r["instance_id"], r["id"], r["fence"]) for r in found]
 
     async def due(self, limit: int) -> Sequence[Candidate]:
-        return _candidates(await self._read(_DUE, limit))
+        return _candidates(await self._read(_DUE, limit, TOLERANCE_SECONDS))
 
     async def purgeable(self, limit: int) -> Sequence[Candidate]:
         return _candidates(await self._read(_PURGEABLE, limit))
@@ -172,8 +166,9 @@ class _Loading:
         existing = await self._exist(wanted - set(found))
         aggregates = await self._aggregates(found) if found else {}
         new = [n for asked in self.batch.asked if (n := getattr(asked.command, "new", None)) is not None]
-        around = await self._around([a.instance for a in aggregates.values()] + new)
-        outlines = await self._outlines(new, aggregates, around)
+        instances = [*new, *(aggregate.instance for aggregate in aggregates.values())]
+        around = await reading.surroundings(self.connection, instances)
+        outlines = await self._outlines(instances, around)
         now = next(iter(around.values())).now if around else await self.connection.fetchval(_CLOCK)
         return Loaded(
             now=now,
@@ -213,9 +208,9 @@ class _Loading:
 
     async def _remembered(self) -> dict[int, Remembered]:
         keyed = {
-            (k.organization_id, k.method, k.path, k.key): position
+            asked.keyed.place: position
             for position, asked in reversed(list(enumerate(self.batch.asked)))
-            if (k := asked.keyed) is not None
+            if asked.keyed is not None
         }
         if not keyed:
             return {}
@@ -257,53 +252,15 @@ class _Loading:
         return {r["id"] for r in await self.connection.fetch(_INSTANCES_EXIST, sorted(missing))}
 
     async def _aggregates(self, found: Mapping[InstanceId, asyncpg.Record]) -> dict[InstanceId, Aggregate]:
-        instance_ids = list(found)
         named = [j for asked in self.batch.asked if (j := getattr(asked.command, "job_id", None)) is not None]
-        placements = {r["instance_id"]: r["id"] for r in await self.connection.fetch(_PLACEMENTS, instance_ids)}
-        jobs = await self.connection.fetch(_JOBS, instance_ids, named)
-        steps: dict[str, list[Any]] = {}
-        if jobs:
-            for row in await self.connection.fetch(_STEPS, [job["id"] for job in jobs]):
-                steps.setdefault(row["job_id"], []).append(rows.step_of(row))
-        effects: dict[str, dict[tuple[str, str], Any]] = {}
-        for row in await self.connection.fetch(_EFFECTS, instance_ids):
-            effects.setdefault(row["instance_id"], {})[row["slot"], row["effect_key"]] = rows.effect_of(row)
-        aggregates = {
-            instance_id: Aggregate(rows.instance_of(row, placements[instance_id]), {}, effects.get(instance_id, {}))
-            for instance_id, row in found.items()
-        }
-        for row in jobs:
-            job = rows.job_of(row, tuple(steps.get(row["id"], ())))
-            before = aggregates[job.instance_id]
-            aggregates[job.instance_id] = replace(before, jobs={**before.jobs, job.id: job})
-        return aggregates
-
-    # ---- what surrounds them
-
-    async def _around(self, instances: Sequence[Instance]) -> dict[InstanceId, Surroundings]:
-        if not instances:
-            return {}
-        # By target and organization: on a shared target, what brakes one organization is nothing to the others.
-        places = sorted({(instance.target_id, instance.organization_id) for instance in instances})
-        surrounding = await self.connection.fetch(_SURROUNDINGS, [p[0] for p in places], [p[1] for p in places])
-        found = {(r["target_id"], r["organization_id"]): r for r in surrounding}
-        now: datetime = max(row["now"] for row in found.values())
-        return {i.id: rows.surroundings_of(found[i.target_id, i.organization_id], now) for i in instances}
+        return await reading.aggregates(self.connection, found, named)
 
     async def _outlines(
-        self,
-        new: Sequence[Instance],
-        aggregates: Mapping[InstanceId, Aggregate],
-        around: Mapping[InstanceId, Surroundings],
+        self, instances: Sequence[Instance], around: Mapping[InstanceId, Surroundings]
     ) -> dict[ReleaseId, Outline]:
         """Outlines of the releases in the batch, for the kind of target that they run on."""
         wanted: dict[ReleaseId, str] = {}
-        for instance in [*new, *(aggregate.instance for aggregate in aggregates.values())]:
+        for instance in instances:
             specs = (instance.requested, instance.accepted)
             wanted |= {spec.release_id: around[instance.id].target_kind for spec in specs if spec is not None}
-        if not wanted:
-            return {}
-        found = await self.connection.fetch(_OUTLINES, sorted(wanted))
-        return {
-            r["id"]: Outline.from_json(r["outline"][wanted[r["id"]]]) for r in found if wanted[r["id"]] in r["outline"]
-        }
+        return await reading.outlines(self.connection, wanted)

@@ -61,9 +61,9 @@ class Child:
         """Take over what runs already, if it is what the part asks for now; else stop it. The next start is at once."""
         self.part = part
         self._quick_ends, self._start_at = 0, 0.0
-        if self._identity is None and (found := read_record(self._home, part.name)):
-            self._watch(found[0])
         recorded = read_record(self._home, part.name)
+        if self._identity is None and recorded is not None:
+            self._watch(recorded[0])
         if self._identity is not None and (recorded is None or recorded[1] != part.digest):
             say(f"{part.name} has changed and is started anew")
             self.stop()
@@ -104,7 +104,9 @@ class Child:
         }
 
     def _is_ready(self, pid: int) -> bool:
-        """Whether its port is open, and open by itself: a stranger there is no sign of life."""
+        """Whether what others need of it is there, and its port open by itself: a stranger there is no sign of life."""
+        if not all(Path(path).exists() for path in self.part.gives_files):
+            return False
         port = self.part.port
         return port is None or (accepts(port) and (self.part.adopts or listens(pid, port)))
 
@@ -124,6 +126,8 @@ class Child:
 
     def _start(self) -> None:
         record = self._home.record(self.part.name)
+        for path in self.part.gives_files:
+            Path(path).unlink(missing_ok=True)
         with self._home.log(self.part.name).open("ab") as log:
             launcher = ["/bin/sh", "-c", _LAUNCHER, "sh", str(record), self.part.digest]
             self._popen = subprocess.Popen(

@@ -87,7 +87,7 @@ def _linux() -> Finding:
 
 
 def _folder(home: Home) -> Finding:
-    existing = next(folder for folder in (home.root, *home.root.parents) if folder.exists())
+    existing = _existing(home)
     try:
         if existing == home.root:
             check_owner(home.root)
@@ -98,9 +98,13 @@ def _folder(home: Home) -> Finding:
     return Finding("home", Level.MISSING, f"{existing} cannot be written", "Set SPECTRUM_HOME to a folder of your own")
 
 
+def _existing(home: Home) -> Path:
+    """The home, or the folder in which it would be made."""
+    return next(folder for folder in (home.root, *home.root.parents) if folder.exists())
+
+
 def _disk(home: Home) -> Finding:
-    existing = next(folder for folder in (home.root, *home.root.parents) if folder.exists())
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(_existing(home)).free
     found = f"{free // MEGABYTE} MB free"
     if free >= ROOM:
         return Finding("disk", Level.OK, found)

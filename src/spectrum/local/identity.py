@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import signal
@@ -86,8 +85,7 @@ def uptime(identity: Identity) -> float:
 def end(identity: Identity, number: int, grace: float) -> None:
     """Ask the process to end, and make it end once `grace` seconds are over."""
     if send(identity, number) and not wait(identity, grace):
-        with contextlib.suppress(ProcessLookupError):
-            send(identity, signal.SIGKILL)
+        send(identity, signal.SIGKILL)
         wait(identity, grace)
 
 

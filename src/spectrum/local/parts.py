@@ -23,6 +23,7 @@ class Part:
     environment: Mapping[str, str] = field(default_factory=dict)
     environment_files: Mapping[str, str] = field(default_factory=dict)  # variable -> file that holds its value
     port: int | None = None  # on loopback; the part is running once it accepts connections there
+    gives_files: tuple[str, ...] = ()  # removed before a start; others read them, so it is running once they are there
     adopts: bool = False  # what holds its port may be its own: the program finds out, and says so
     needs_ports: tuple[int, ...] = ()  # it is started once these accept connections
     needs_files: tuple[str, ...] = ()  # it is started once these are there
@@ -83,5 +84,5 @@ def accepts(port: int) -> bool:
 
 
 def _part(entry: dict[str, Any]) -> Part:
-    lists = ("command", "needs_ports", "needs_files")
+    lists = ("command", "gives_files", "needs_ports", "needs_files")
     return Part(**(entry | {key: tuple(entry[key]) for key in lists}))

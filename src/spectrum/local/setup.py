@@ -15,7 +15,7 @@ from spectrum.local.home import Home, write
 from spectrum.local.system import TARGET, examples, target_url
 from spectrum.sdk import Client, ProblemError
 from spectrum.sdk.folder import Bundle, collect
-from spectrum.sdk.models import Instance, Worker
+from spectrum.sdk.models import Instance
 
 DEMO = "demo"
 LIGHTEST_FIRST = ("radicale", "kinto")
@@ -142,15 +142,11 @@ def _invite(home: Home, client: Client, report: Report) -> None:
 
 def _await_worker(client: Client, timeout: float) -> bool:
     deadline = time.monotonic() + timeout
-    while not any(_alive(worker) for worker in client.workers.list()):
+    while not any(worker.state == "live" for worker in client.workers.list()):
         if time.monotonic() >= deadline:
             return False
         time.sleep(PAUSE)
     return True
-
-
-def _alive(worker: Worker) -> bool:
-    return worker.state == "live"
 
 
 def _versions(client: Client, product: str) -> set[str]:

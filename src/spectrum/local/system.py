@@ -24,7 +24,14 @@ def target_url(home: Home) -> str:
 
 def _database(home: Home, ports: Ports) -> Part:
     command = (sys.executable, "-m", "spectrum.local.postgres", str(home.root), str(ports.database))
-    return Part("postgres", command, port=ports.database, adopts=True, grace=60.0)
+    return Part(
+        "postgres",
+        command,
+        port=ports.database,
+        gives_files=(str(home.database_url),),
+        adopts=True,
+        grace=60.0,
+    )
 
 
 def _control_plane(home: Home, ports: Ports) -> Part:

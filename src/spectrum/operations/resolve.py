@@ -8,7 +8,7 @@ from spectrum.operations import steps
 
 
 def plan(given: Given) -> Plan:
-    wanted = wanted_slots(given)
+    wanted = given.wanted(effect.slot for effect in given.effects)
     unwanted = [_remove(slot) for slot, key in wanted.items() if key is None and slot != steps.BASE]
     present = _present(wanted)
     if wanted.get(steps.BASE, "") is None:
@@ -16,13 +16,6 @@ def plan(given: Given) -> Plan:
     nodes = unwanted + present
     nodes.append(steps.verify_as_wanted(wanted, steps.names(nodes)))
     return steps.as_plan(nodes)
-
-
-def wanted_slots(given: Given) -> dict[str, str | None]:
-    """Slot -> the key that is wanted there, or None where nothing is."""
-    slots = sorted({effect.slot for effect in given.effects})
-    present = given.present
-    return {slot: (present[slot].key if slot in present else None) for slot in slots}
 
 
 def _remove(slot: str, needs: tuple[str, ...] = ()) -> Node:
@@ -52,4 +45,5 @@ OPERATION = Operation(
     actions=steps.ACTIONS,
     on_hold=True,
     clears_hold=True,
+    needs_hold=True,
 )

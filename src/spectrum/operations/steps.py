@@ -10,13 +10,14 @@ from typing import Any
 
 from spectrum.core.errors import Actor, ErrorClass, Fault
 from spectrum.core.jobs.table import Wants
-from spectrum.core.observation import Health, Observed, Presence, record_of
+from spectrum.core.observation import Observed, Presence, SlotHealth, record_of
 from spectrum.core.plan import Given, Node, Plan, PlanError
 from spectrum.core.product.outline import HookOutline, Outline, ServiceOutline
 from spectrum.operations.context import Action, Context, Output
 
 BASE = "instance/base"
 START_SECONDS = 60.0  # for a service without a health check
+COMPLETE_SECONDS = 600.0  # for a service whose end others wait for, as for a hook
 CHECK_SECONDS = 10.0  # one attempt at a check goes on looking for so long
 LOOK_SECONDS = 0.5
 PLENTY = 100_000  # tries: the step's deadline is the bound
@@ -65,14 +66,13 @@ async def _await_hook(context: Context) -> Output:
 
 
 async def _healthy(context: Context) -> Output:
-    await _look_until(context, [f"{context.step.arguments['service']}/container"])
+    await _look_until_well(context)
     return {}
 
 
 async def _verify_running(context: Context) -> Output:
     """The post-condition: every service is healthy, and the instance answers through its own endpoint."""
-    services = [f"{service}/container" for service in context.step.arguments["services"]]
-    await _look_until(context, services)
+    await _look_until_well(context)
     for endpoint in context.step.arguments["endpoints"]:
         answer = await context.ask(endpoint)
         if not 200 <= answer.status < 400:
@@ -81,36 +81,44 @@ async def _verify_running(context: Context) -> Output:
     return {**await context.describe(), "health": "healthy"}
 
 
-async def _look_until(context: Context, slots: Iterable[str]) -> None:
-    """Return once all of them are healthy.
+async def _look_until_well(context: Context) -> None:
+    """Return once all services of the step are healthy, or have ended as they are meant to.
 
-    Raises `Fault(transient)` with the last log lines of those that are not, after `CHECK_SECONDS`.
+    Raises `Fault` with the last log lines of those that are not: invalid once one of them can't be any more, transient after
+    `CHECK_SECONDS`.
     """
     waited = 0.0
     while True:
         seen = await context.survey()
-        wrong = [(slot, why) for slot in slots if (why := _what_is_wrong(seen.get(slot)))]
+        states = {slot: seen.get(slot) for slot in _containers(context)}
+        wrong = {slot: why for slot, one in states.items() if (why := _what_is_wrong(context, slot, one))}
         if not wrong:
             return
-        if waited >= CHECK_SECONDS:
+        ended = [slot for slot in wrong if (one := states[slot]) is not None and one.ended]
+        if ended or waited >= CHECK_SECONDS:
             break
         await context.pause(LOOK_SECONDS)
         waited += LOOK_SECONDS
-    tail = [line for slot, _ in wrong if (one := seen.get(slot)) for line in one.tail]
-    message = "; ".join(f"{slot.split('/')[0]} {why}" for slot, why in wrong)
-    raise Fault(ErrorClass.TRANSIENT, "not-healthy", f"{message}.", actor=Actor.VENDOR, evidence=tuple(tail))
+    named = ended or list(wrong)
+    message = "; ".join(f"{slot.split('/')[0]} {wrong[slot]}" for slot in named)
+    tail = tuple(line for slot in named if (one := states[slot]) is not None for line in one.tail)
+    kind, code = (ErrorClass.INVALID, "service-ended") if ended else (ErrorClass.TRANSIENT, "not-healthy")
+    raise Fault(kind, code, f"{message}.", actor=Actor.VENDOR, evidence=tail)
 
 
-def _what_is_wrong(seen: Observed | None) -> str:
+def _what_is_wrong(context: Context, slot: str, seen: Observed | None) -> str:
+    service, arguments = slot.split("/")[0], context.step.arguments
     if seen is None or seen.presence is not Presence.PRESENT:
         return "is not there"
-    if seen.exit is not None and seen.exit.code == 0 and not seen.running:
-        return ""  # a service that completes
+    how = f" (exit code {seen.exit.code})" if seen.exit is not None else ""
+    if seen.ended:
+        well = seen.exit is not None and seen.exit.code == 0 and service in arguments["may_end"]
+        return "" if well else f"has ended{how} and is not started again"
+    if service in arguments["must_end"]:
+        return "has not completed"
     if not seen.running:
-        return f"has ended (exit code {seen.exit.code})" if seen.exit else "is not running"
-    if seen.health is not Health.HEALTHY:
-        return f"is {seen.health}"
-    return ""
+        return f"has ended{how}" if how else "is not running"
+    return "" if seen.health is SlotHealth.HEALTHY else f"is {seen.health}"
 
 
 async def _verify_stopped(context: Context) -> Output:
@@ -203,8 +211,8 @@ def stop(service: ServiceOutline, needs: tuple[str, ...]) -> Node:
 
 
 def healthy(service: ServiceOutline) -> Node:
-    limit = (service.start_limit or START_SECONDS) + CHECK_SECONDS
-    arguments = {"service": service.name}
+    limit = COMPLETE_SECONDS if service.completes else (service.start_limit or START_SECONDS) + CHECK_SECONDS
+    arguments = _to_be_well([service])
     return _check(f"healthy-{service.name}", "healthy", (f"start-{service.name}",), arguments, limit)
 
 
@@ -237,10 +245,19 @@ def _check(name: str, action: str, needs: tuple[str, ...], arguments: Mapping[st
 def verify_running(outline: Outline, needs: tuple[str, ...]) -> Node:
     """All services, and the primary endpoint (or every one, where none is)."""
     endpoints = [e.name for e in outline.endpoints if e.primary] or [e.name for e in outline.endpoints]
-    services = [service.name for service in outline.services]
     limit = max((service.start_limit or START_SECONDS for service in outline.services), default=START_SECONDS)
-    arguments = {"services": services, "endpoints": endpoints}
+    arguments = {**_to_be_well(outline.services), "endpoints": endpoints}
     return _check("verify", "verify-running", needs, arguments, limit + 2 * CHECK_SECONDS)
+
+
+def _to_be_well(services: Iterable[ServiceOutline]) -> Mapping[str, list[str]]:
+    """The services of a check. Compose lets a service end that others wait to complete, or of which nobody asks for health."""
+    services = list(services)
+    return {
+        "services": [each.name for each in services],
+        "may_end": [each.name for each in services if each.completes or not each.health_checked],
+        "must_end": [each.name for each in services if each.completes],
+    }
 
 
 def verify_stopped(outline: Outline, needs: tuple[str, ...]) -> Node:

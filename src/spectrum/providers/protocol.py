@@ -9,7 +9,7 @@ Errors are `Fault`s, classified once. A call that is cancelled or times out may 
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -18,20 +18,20 @@ from enum import StrEnum
 from typing import Protocol
 
 from spectrum.core.ids import InstanceId
-from spectrum.core.observation import Condition, Exit, Health, Item, LogLine, Observed, Presence
-from spectrum.core.product.resources import Artifact, Base, File, Hook, Service, Volume
+from spectrum.core.observation import Condition, Exit, Item, LogLine, Observed, Presence, SlotHealth
+from spectrum.core.product.resources import Artifact, Base, Hook, Service, Volume
 
 __all__ = [
     "Call",
     "Condition",
     "Exit",
-    "Health",
     "Item",
     "LogLine",
     "Observed",
     "Presence",
     "Provider",
     "Resource",
+    "SlotHealth",
     "Strength",
     "digest_of",
 ]
@@ -39,16 +39,17 @@ __all__ = [
 Resource = Base | Volume | Service | Hook
 
 
-def digest_of(resource: Resource) -> str:
-    """`sha256:…` of what was asked for, the same in every process. The content of secret files is left out (P18)."""
+def digest_of(resource: Resource, key: bytes) -> str:
+    """`hmac-sha256:…` of what was asked for, secrets included; the same in every process that has the target's `key`.
+
+    A plain digest would let a short secret be found by trying (P18).
+    """
     content = json.dumps(_plain(resource), sort_keys=True, separators=(",", ":"))
-    return "sha256:" + hashlib.sha256(f"{type(resource).__name__}:{content}".encode()).hexdigest()
+    return "hmac-sha256:" + hmac.new(key, f"{type(resource).__name__}:{content}".encode(), "sha256").hexdigest()
 
 
 def _plain(value: object) -> object:
     match value:
-        case File(secret=True):
-            return [value.target, value.mode, value.uid, value.gid]
         case Mapping():
             return {str(key): _plain(item) for key, item in value.items()}
         case tuple():

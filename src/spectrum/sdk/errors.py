@@ -14,12 +14,10 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
-from spectrum.core.errors import SpectrumError, Where
+from spectrum.core.errors import PROBLEM, SpectrumError, Where
 
 if TYPE_CHECKING:
     from spectrum.sdk.models import Job
-
-PREFIX = "urn:spectrum:problem:"
 
 
 class ExitCode(IntEnum):
@@ -90,7 +88,7 @@ class ProblemError(ClientError):
         known = {"type", "title", "status", "detail", "errors", "request_id", "docs"}
         return cls(
             status,
-            str(body.get("type") or "").removeprefix(PREFIX) or f"http-{status}",
+            str(body.get("type") or "").removeprefix(PROBLEM) or f"http-{status}",
             str(body.get("detail") or body.get("title") or ""),
             errors=tuple(_where(entry) for entry in body.get("errors") or () if isinstance(entry, Mapping)),
             request_id=str(body.get("request_id") or ""),

@@ -139,7 +139,7 @@ class Instances(Resource):
 
     def create(self, name: str, spec: Mapping[str, Any], *, key: str | None = None) -> models.Job:
         """Make an instance; `spec` holds product, release, plan, target, labels, parameters, desired_state."""
-        return self._submit(_command("create", name, spec), key)
+        return self._submit(_command("create", name, spec, key=key))
 
     def apply(
         self, name: str, spec: Mapping[str, Any], *, generation: int | None = None, key: str | None = None
@@ -149,7 +149,7 @@ class Instances(Resource):
 
     def act(self, verb: str, name: str, *, key: str | None = None) -> models.Job:
         """One of `ACTIONS`, or `delete`."""
-        return self._submit(_command(verb, name), key)
+        return self._submit(_command(verb, name, key=key))
 
     def start(self, name: str, *, key: str | None = None) -> models.Job:
         return self.act("start", name, key=key)
@@ -215,8 +215,8 @@ class Instances(Resource):
             for line in lines:
                 yield models.LogLine.model_validate(line)
 
-    def _submit(self, call: Call, key: str | None) -> models.Job:
-        job = self._submitted(self._wire.call(Call(call.method, call.path, call.query, call.body, call.headers, key)))
+    def _submit(self, call: Call) -> models.Job:
+        job = self._submitted(self._wire.call(call))
         if job is None:
             raise Unreachable(f"{call.method} {call.path} was answered without a job", "Check the URL")
         return job

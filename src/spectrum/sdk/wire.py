@@ -86,7 +86,7 @@ class Wire:
         response = self._http.request(
             call.method,
             call.path,
-            params={key: _text(value) for key, value in call.query.items() if value is not None},
+            params=_parameters(call.query),
             json=call.body,
             headers=dict(headers),
             timeout=httpx2.Timeout(READ_TIMEOUT + call.hold, connect=CONNECT_TIMEOUT),
@@ -98,10 +98,13 @@ class Wire:
     def lines(self, call: Call) -> Iterator[Iterator[dict[str, Any]]]:
         """An answer of JSON lines, read as it comes. Only its start is bounded in time; it is not repeated."""
         timeout = httpx2.Timeout(None, connect=CONNECT_TIMEOUT)
-        query = {key: _text(value) for key, value in call.query.items() if value is not None}
         try:
             with self._http.stream(
-                call.method, call.path, params=query, headers={"Accept": "application/x-ndjson"}, timeout=timeout
+                call.method,
+                call.path,
+                params=_parameters(call.query),
+                headers={"Accept": "application/x-ndjson"},
+                timeout=timeout,
             ) as response:
                 if response.is_error:
                     response.read()
@@ -145,6 +148,11 @@ def _checked(url: str, token: str | None) -> str:
     if token and parts.scheme == "http" and parts.hostname not in LOOPBACK:
         raise ClientError(f"{url} would carry the token unencrypted", "Use https:// for a server on another machine")
     return url.rstrip("/")
+
+
+def _parameters(query: Mapping[str, Any]) -> dict[str, str]:
+    """As they stand in the address; None is not sent."""
+    return {key: _text(value) for key, value in query.items() if value is not None}
 
 
 def _text(value: Any) -> str:

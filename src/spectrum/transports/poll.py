@@ -17,7 +17,7 @@ import httpx2
 import structlog
 
 from spectrum.core import signing
-from spectrum.core.errors import STATUS, Problem
+from spectrum.core.errors import PROBLEM, STATUS, Problem
 from spectrum.core.ids import JobId
 from spectrum.core.jobs.commands import Holding
 from spectrum.core.sealing import Context
@@ -182,7 +182,7 @@ class PollLink:
 
     def _problem(self, response: httpx2.Response, what: str) -> Exception:
         body = json.loads(response.content)
-        slug = str(body.get("type", "")).removeprefix("urn:spectrum:problem:")
+        slug = str(body.get("type", "")).removeprefix(PROBLEM)
         if slug in LATER or slug == "signature-replayed" or slug not in STATUS:
             return LinkDown(f"{what}: {body.get('detail', response.status_code)}")
         known = ("type", "title", "status", "detail", "instance", "docs", "request_id", "errors")

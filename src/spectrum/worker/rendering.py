@@ -11,7 +11,7 @@ import httpx2
 
 from spectrum.core.errors import ErrorClass, Fault
 from spectrum.core.jobs.model import Spec
-from spectrum.core.observation import Health, Observed, Presence
+from spectrum.core.observation import Observed, Presence, SlotHealth
 from spectrum.core.product.facts import Instance as Named
 from spectrum.core.product.release import Release, TargetKind
 from spectrum.core.product.render import (
@@ -117,7 +117,7 @@ def service_state(name: str, seen: Observed | None) -> Mapping[str, Any]:
     completed = seen.exit is not None and seen.exit.code == 0
     ended = "completed" if completed else "exited" if seen.exit is not None else "starting"
     state = "running" if seen.running else ended
-    health = "unknown" if seen.health is Health.STARTING or state == "completed" else seen.health.value
+    health = "unknown" if seen.health is SlotHealth.STARTING or state == "completed" else seen.health.value
     return {
         "name": name,
         "state": state,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -39,6 +40,7 @@ UNDECIDED_SIGHTINGS = 3
 SECRETS_SECONDS = 5.0  # within which they are there, or what they might stand in is not told
 SAID = "tail"  # the member of an output that holds log lines
 FENCE_TRIES = 3
+KEPT_REPORTS = 64  # answered ones, to be sent again where the control plane has lost them
 UNWOUND_CHECK = "(unwound)"  # stands among the attempts, and is no step's name
 
 _log = structlog.get_logger(__name__)
@@ -76,6 +78,7 @@ class JobRun:
         self.renderer = self.means.renderer
         self.clock = self.means.clock
         self._number = 0
+        self._answered: deque[News] = deque(maxlen=KEPT_REPORTS)
         self._attempts: dict[str, asyncio.Task[None]] = {}
         self._outcomes: list[Outcome] = []
         self._pauses: dict[str, float] = {}
@@ -441,13 +444,42 @@ class JobRun:
             self.lose()
             return
         self._number += 1
+        self._answered.append(news)
         self._verdict, self._reopen = Verdict.NONE, ()
         self._take(answer)
         for intent in intents:
             self._begin(intent, answer)
 
     async def _deliver(self, news: News) -> Holding | None:
-        """The answer to a report, however long the control plane is away; None where it is refused."""
+        """The answer to a report, however long the control plane is away; None where it is refused.
+
+        A control plane that has lost its last commits names the first report that it misses: it gets what it lost, then this one.
+        """
+        unheard, missed = [news], False
+        answer: Holding | None = None
+        while unheard:
+            try:
+                answer = await self._send(unheard[0])
+            except Problem as problem:
+                lost = [] if missed else self._kept_since(problem)
+                _log.info("report refused", job_id=news.job_id, problem=problem.slug, resent=len(lost))
+                if not lost:
+                    return None
+                unheard, missed = [*lost, news], True
+            else:
+                if answer is None:
+                    return None
+                unheard.pop(0)
+        return answer
+
+    def _kept_since(self, problem: Problem) -> list[News]:
+        """The answered reports from the one that a `report-gap` names; none where that one is not kept (any more)."""
+        first = problem.extra.get("resend_from") if problem.slug == "report-gap" else None
+        kept = [news for news in self._answered if first is not None and news.number >= first]
+        return kept if kept and kept[0].number == first else []
+
+    async def _send(self, news: News) -> Holding | None:
+        """The answer; None where the job is lost meanwhile. Raises Problem where the report is refused."""
         tries = 0
         while not self.gone:
             try:
@@ -458,10 +490,9 @@ class JobRun:
                 tries += 1
                 pause = backoff(min(tries, 4), f"{news.job_id}:{news.fence}:{news.number}:{tries}")
                 await self.clock.sleep(pause.total_seconds())
-            except Problem as problem:
-                _log.info("report refused", job_id=news.job_id, problem=problem.slug, detail=problem.detail)
+            except Problem:
                 self.means.spool.drop(news)
-                return None
+                raise
             else:
                 if tries:
                     self.means.spool.drop(news)

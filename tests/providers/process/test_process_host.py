@@ -22,7 +22,7 @@ from spectrum.providers.process import ProcessProvider, interpreters
 from spectrum.providers.process.shim import accounts, ports
 from spectrum.providers.process.shim.refusals import Refusal
 from spectrum.providers.process.supervisors import private_parent
-from spectrum.providers.protocol import Health, Presence
+from spectrum.providers.protocol import Presence, SlotHealth
 from tests.conformance.hand import Hand
 from tests.conformance.harness import process_harness
 from tests.providers.process.host import NOTHING, traces
@@ -76,7 +76,7 @@ async def test_two_targets_give_one_instance_id_a_life_each() -> None:
         async def start(hand: Hand) -> None:
             service = hand.harness.web(await hand.ground())
             await hand.ensure("web/container", service)
-            await hand.until("web/container", lambda seen: seen.health is Health.HEALTHY)
+            await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
             facts = (await hand.look("instance/base")).facts
             assert facts is not None
             found.append(facts)
@@ -87,10 +87,21 @@ async def test_two_targets_give_one_instance_id_a_life_each() -> None:
         await one.provider.remove(one.call("instance/base", "key.1"))
 
         assert found[0].ports["web/80"] != found[1].ports["web/80"]
-        assert (await two.look("web/container")).health is Health.HEALTHY
+        assert (await two.look("web/container")).health is SlotHealth.HEALTHY
         await two.provider.remove(two.call("instance/base", "key.1"))
         assert await first.residue(one.instance) == await second.residue(one.instance) == []
         assert traces(one.instance) == NOTHING
+
+
+async def test_digests_are_keyed_with_a_secret_of_the_target_that_nobody_else_reads() -> None:
+    async with process_harness() as first, process_harness() as second:
+        seen = [await Hand(each).ensure("instance/base", each.base) for each in (first, first, second)]
+        digests = [each.spec_digest for each in seen]
+        assert isinstance(first.provider, ProcessProvider)
+        key = first.provider.folder / "digest.key"
+
+        assert digests[0] == digests[1] != digests[2]
+        assert (key.stat().st_mode & 0o777, key.stat().st_uid) == (0o600, os.geteuid())
 
 
 async def test_two_workers_on_one_target_share_its_supervisors(hand: Hand, target: ProcessProvider) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -9,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +20,10 @@ from spectrum.core.errors import Fault, StaleFence
 from spectrum.core.product.resources import Facts, File, Hook, Limits, RestartPolicy, Service
 from spectrum.providers.process import ProcessProvider
 from spectrum.providers.process.shim.durable import Identity
-from spectrum.providers.protocol import Health, Presence
+from spectrum.providers.protocol import Presence, SlotHealth
 from tests.conformance.hand import DEADLINE, Hand
 from tests.providers.process.host import NOTHING, command_lines, environments, traces
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -56,25 +57,18 @@ def script(text: str, hand: Hand, facts: Facts, **more: object) -> Service:
     return replace(service, **more)  # type: ignore[arg-type]
 
 
-async def eventually(condition: Callable[[], bool]) -> None:
-    """Return once it holds: what other processes do is no event here. Fails after `DEADLINE`."""
-    with anyio.fail_after(DEADLINE):
-        while not condition():  # noqa: ASYNC110
-            await anyio.sleep(0.01)
-
-
 async def gone(pid: int) -> None:
     await eventually(lambda: Identity.of(pid) is None)
 
 
 async def test_services_outlive_their_supervisor_and_are_found_again(hand: Hand, target: ProcessProvider) -> None:
     await hand.web()
-    await hand.until("web/container", lambda seen: seen.health is Health.HEALTHY)
+    await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
     before = main_pid(target, hand, "web/container")
 
     await kill_supervisor(hand)
     assert Identity.of(before) is not None
-    seen = await hand.until("web/container", lambda seen: seen.health is Health.HEALTHY)
+    seen = await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
 
     assert (seen.restarts, seen.running, seen.key) == (0, True, "key.1")
     assert copies(hand, "web/container") == [before]
@@ -106,7 +100,7 @@ async def test_a_service_that_died_unwatched_is_started_again_once(hand: Hand, t
     await kill_supervisor(hand)
     os.kill(pid, signal.SIGKILL)
     await gone(pid)
-    seen = await hand.until("web/container", lambda seen: seen.health is Health.HEALTHY)
+    seen = await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
 
     assert seen.restarts == 1
     assert len(copies(hand, "web/container")) == 1
@@ -224,7 +218,7 @@ async def test_a_newer_fence_waits_for_what_an_older_one_began(hand: Hand, targe
     facts = await hand.ground()
     trap = script("trap 'sleep 1; exit 0' TERM; echo up; while :; do sleep 0.1; done", hand, facts)
     await hand.ensure("web/container", trap)
-    await hand.until("web/container", lambda seen: "up" in seen.tail or seen.health is Health.HEALTHY)
+    await hand.until("web/container", lambda seen: "up" in seen.tail or seen.health is SlotHealth.HEALTHY)
     order: list[str] = []
 
     async def old() -> None:
@@ -304,7 +298,7 @@ async def test_on_failure_restarts_as_often_as_it_may_and_keeps_the_last_words(h
     ended = await hand.until("web/container", lambda seen: seen.tail.count("no luck") == 3)
 
     assert seen.exit is not None
-    assert (seen.exit.code, seen.health) == (9, Health.UNHEALTHY)
+    assert (seen.exit.code, seen.health) == (9, SlotHealth.UNHEALTHY)
     assert ended.restarts == 2
 
 
@@ -364,7 +358,7 @@ async def test_a_stolen_port_is_told_and_never_counts_as_health(hand: Hand) -> N
             "web/container", lambda seen: any(condition.reason == "port_taken" for condition in seen.conditions)
         )
 
-    assert seen.health is not Health.HEALTHY
+    assert seen.health is not SlotHealth.HEALTHY
 
 
 async def test_secrets_stand_in_0400_files_and_neither_in_the_journal_nor_on_a_command_line(
@@ -422,7 +416,7 @@ async def test_limits_hold_or_a_condition_says_that_they_do_not(hand: Hand, targ
 
 async def test_shutdown_stops_everything_and_revive_brings_the_same_back(hand: Hand, target: ProcessProvider) -> None:
     await hand.web()
-    await hand.until("web/container", lambda seen: seen.health is Health.HEALTHY)
+    await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
 
     assert await target.shutdown() == (hand.instance,)
     assert traces(hand.instance).processes == frozenset()
@@ -430,9 +424,66 @@ async def test_shutdown_stops_everything_and_revive_brings_the_same_back(hand: H
     await target.supervisors.ended(hand.instance, DEADLINE)
 
     assert await target.revive() == (hand.instance,)
-    seen = await hand.until("web/container", lambda seen: seen.health is Health.HEALTHY)
+    seen = await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
     assert (seen.key, seen.restarts) == ("key.1", 0)
     assert await target.revive() == ()
+
+
+def waiting_hook(hand: Hand, facts: Facts, folder: Path) -> Hook:
+    """It counts its runs in the volume, and ends once somebody writes to the gate. Told to end, it says that all is well."""
+    os.mkfifo(folder / "gate")
+    (folder / "gate").chmod(0o666)
+    text = f"trap 'exit 0' TERM; echo ran >> {facts.roots['web']}/data/runs; read line < {folder / 'gate'}; echo $line"
+    return Hook("wait", hand.harness.web(facts), ("sh", "-c", text), timeout=60)
+
+
+async def open_gate(folder: Path) -> None:
+    with anyio.fail_after(DEADLINE):
+        async with await anyio.open_file(folder / "gate", "w") as file:
+            await file.write("go\n")
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["", "and the supervisor is killed meanwhile"])
+async def test_a_hook_that_a_shutdown_broke_off_has_not_ended_and_is_run_anew(
+    hand: Hand, target: ProcessProvider, killed: bool
+) -> None:
+    folder = target.folder.parent
+    hook = waiting_hook(hand, await hand.ground(), folder)
+    await hand.ensure("web/wait", hook)
+    runs = target.folder / "instances" / hand.instance / "volumes" / "data" / "runs"
+    await eventually(lambda: runs.exists() and runs.read_text() == "ran\n")
+
+    journal = target.folder / "supervisors" / hand.instance / "journal.json"
+    async with anyio.create_task_group() as group:
+        group.start_soon(target.shutdown)
+        await eventually(lambda: '"interrupted":true' in journal.read_text())
+        if killed:
+            await kill_supervisor(hand)
+    down = await hand.look("web/wait")
+    await target.supervisors.ended(hand.instance, DEADLINE)
+    assert (down.key, down.running, down.exit) == ("key.1", False, None)
+
+    assert await target.revive() == (hand.instance,)
+    await open_gate(folder)
+    seen = await hand.until("web/wait", lambda seen: seen.exit is not None)
+    assert seen.exit is not None
+    assert (seen.exit.code, "go" in seen.exit.tail) == (0, True)
+    assert await hand.harness.runs(hand.instance) == 2
+
+
+async def test_a_hook_that_is_run_anew_has_its_whole_time_again(hand: Hand, target: ProcessProvider) -> None:
+    folder = target.folder.parent
+    await hand.ensure("web/wait", waiting_hook(hand, await hand.ground(), folder))
+    journal = target.folder / "supervisors" / hand.instance / "journal.json"
+
+    def began() -> float:
+        return float(json.loads(journal.read_text())["slots"]["web/wait"]["began"])
+
+    first = began()
+    await target.shutdown()
+    await target.revive()
+    await eventually(lambda: began() > first)
+    await open_gate(folder)
 
 
 async def test_a_lost_supervisor_is_revived_without_touching_what_runs(hand: Hand, target: ProcessProvider) -> None:
@@ -452,7 +503,7 @@ async def test_a_purged_instance_leaves_the_host_as_it_was(hand: Hand, target: P
     assert before.ports == {str(facts.ports["web/80"])}
     await hand.ensure("web/container", hand.harness.web(facts))
     await hand.ensure("web/count", hand.harness.count(facts))
-    await hand.until("web/container", lambda seen: seen.health is Health.HEALTHY)
+    await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
 
     await hand.provider.remove(hand.call("instance/base", "key.1"))
 

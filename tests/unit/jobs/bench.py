@@ -94,7 +94,9 @@ OPERATIONS = (
     _operation("wipe", {_R, _S}, _plan(DOWN, replace(WIPE, needs=("down",)), Node("gone", "check", needs=("wipe",)))),
     _operation("delete", {_R, _S, _F}, _plan(DOWN), _D, on_hold=True, preempts=True, clears_hold=True),
     _operation("purge", {_D, _F}, _plan(WIPE), Lifecycle.PURGED, forward_only=True),
-    _operation("resolve", set(Lifecycle) - {Lifecycle.PURGED, _C}, _plan(DOWN), on_hold=True, clears_hold=True),
+    _operation(
+        "resolve", set(Lifecycle) - {Lifecycle.PURGED, _C}, _plan(DOWN), on_hold=True, clears_hold=True, needs_hold=True
+    ),
 )
 CATALOG: Catalog = {(operation.name, operation.version): operation for operation in OPERATIONS}
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from spectrum.core import breakers
 from spectrum.core.errors import Problem
 from spectrum.core.jobs.commands import Result, Verdict
 from spectrum.core.jobs.table import JobState, Reason, StepState, WaitsFor
+from spectrum.core.retry import CAP_SECONDS, LONGEST_PAUSE, backoff
 from tests.unit.jobs.bench import LATER, OTHER, Bench, creating, running
 
 
@@ -99,6 +101,25 @@ def test_a_job_says_what_it_waits_for_after_it_was_handed_back() -> None:
     assert waiting is not None
     assert waiting.what is WaitsFor.WORKER
     assert (waiting.until - bench.around.now).total_seconds() == 30
+
+
+def test_a_worker_that_asks_for_the_far_future_parks_its_job_for_the_longest_pause_and_no_longer() -> None:
+    bench = creating()
+    bench.claim()
+    bench.release(10 * 365 * 86_400.0)
+
+    waiting = bench.active.waiting
+    assert waiting is not None
+    assert waiting.until - bench.around.now == LONGEST_PAUSE
+    bench.wait(LONGEST_PAUSE.total_seconds())
+    assert bench.claim(OTHER).job.owned
+
+
+def test_the_longest_pause_is_as_long_as_what_retries_and_breakers_may_ask_for() -> None:
+    told = backoff(100, "seed", told=1e12, cap=CAP_SECONDS)
+
+    assert told <= LONGEST_PAUSE
+    assert breakers.LONGEST_WAIT <= LONGEST_PAUSE
 
 
 def test_a_loss_of_what_the_owner_no_longer_has_changes_nothing() -> None:

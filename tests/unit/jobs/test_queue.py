@@ -399,6 +399,29 @@ def test_resolve_and_delete_clear_a_quarantine(operation: str) -> None:
     assert bench.instance.hold is Hold.NONE
 
 
+@pytest.mark.parametrize("busy", [False, True], ids=["at rest", "busy"])
+def test_a_resolve_is_refused_where_there_is_no_hold(busy: bool) -> None:
+    bench = running()
+    if busy:
+        bench.submit("stop")
+
+    with pytest.raises(Problem) as problem:
+        bench.submit("resolve")
+
+    assert problem.value.slug == "not-allowed-now"
+    assert problem.value.extra["hold"] == "none"
+
+
+def test_a_resolve_that_waited_behind_another_that_lifted_the_hold_is_not_begun() -> None:
+    bench = quarantined()
+    bench.submit("resolve")
+    second = bench.submit("resolve")
+    bench.run()
+
+    assert bench.job(second).state is JobState.FAILED
+    assert bench.job(second).reason is Reason.NOT_ALLOWED
+
+
 def test_who_waits_when_the_instance_is_put_on_hold_ends_instance_held() -> None:
     bench = running()
     bench.submit("stop")

@@ -448,6 +448,58 @@ def test_the_unwound_verdict_is_refused_while_steps_are_still_to_be_undone() -> 
     assert bench.active.state is JobState.UNWINDING
 
 
+def causes(bench: Bench, *hows: str) -> list[str]:
+    """The causes of attempts at the present step `disk`, each beginning after the one before has ended like this."""
+    found = []
+    for how in hows:
+        bench.report(intents=("disk",))
+        found.append(bench.consequences.opened[0].cause)
+        match how:
+            case "lost":
+                bench.lose()
+                bench.claim()
+            case "done":
+                bench.report(bench.did("disk"))
+            case _:
+                bench.report(bench.did("disk", Result(how), LATER))
+        bench.wait(61.0)
+    return found
+
+
+def test_an_undo_is_the_first_attempt_of_its_own_and_what_follows_says_why() -> None:
+    bench = creating()
+    bench.claim()
+    assert causes(bench, "done") == ["first"]
+    bench.cancel()
+    bench.report(verdict=Verdict.ACKNOWLEDGED)
+
+    assert causes(bench, "error", "lost", "timeout", "done") == ["first", "retry", "rescue", "retry"]
+
+
+def test_an_undo_that_is_reopened_is_a_retry() -> None:
+    bench = creating()
+    bench.run("disk")
+    bench.cancel()
+    bench.report(verdict=Verdict.ACKNOWLEDGED)
+    causes(bench, "done")
+    bench.report(verdict=Verdict.REOPENED, reopen=("disk",))
+    bench.wait(61.0)
+
+    assert causes(bench, "done") == ["retry"]
+
+
+def test_taking_an_undecidable_attempt_away_is_a_first_attempt_too() -> None:
+    bench = creating()
+    bench.claim()
+    bench.report(intents=("disk",))
+    bench.lose()
+    bench.claim()
+    bench.report(bench.did("disk", Result.UNDECIDABLE))
+
+    assert causes(bench, "error", "lost", "done") == ["first", "retry", "rescue"]
+    assert causes(bench, "done") == ["retry"], "what it takes the place of was the first"
+
+
 def test_an_undo_waits_until_what_was_built_on_its_step_is_undone() -> None:
     bench = claimed()
     bench.run("disk", "web")

@@ -50,6 +50,10 @@ def _check(turn: Turn, command: Submit, operation: Operation) -> None:
     if instance.hold is not Hold.NONE and not operation.on_hold:
         detail = f"{instance.name} is {instance.hold}. Run: spectrum instance resolve {instance.name}"
         raise Refused(Problem("not-allowed-now", detail, extra={"hold": instance.hold.value}))
+    if operation.needs_hold and instance.hold is Hold.NONE:
+        name = instance.name
+        detail = f"{name} is not on hold: there is nothing to {operation.name}. See: spectrum instance show {name}"
+        raise Refused(Problem("not-allowed-now", detail, extra={"hold": instance.hold.value}))
     busy = instance.active_job_id is not None
     if command.if_purge_is_due and (busy or not _purge_is_due(turn)):
         raise Refused(Problem("not-allowed-now", f"{instance.name} is not due to be purged (any more)."))
@@ -104,10 +108,7 @@ def _enqueue(turn: Turn, command: Submit, operation: Operation) -> Job:
         lost_before=turn.around.lost,
     )
     deadline = turn.due(job, command.queue_seconds)
-    holder = instance.active_job_id or ""
-    job = turn.put(
-        job, deadline=deadline, waiting=turn.wait(WaitsFor.QUEUE, deadline, holder, f"whoever ends or cancels {holder}")
-    )
+    job = turn.put(job, deadline=deadline, waiting=turn.wait_in_queue(deadline))
     turn.secrets = command.secrets
     turn.job_fact(job, "submitted")
     turn.entry("job.submitted", job.id, operation=operation.name, instance_id=instance.id, generation=generation)

@@ -9,6 +9,7 @@ from spectrum.core.errors import Actor, ErrorClass, Failure
 from spectrum.core.jobs.commands import Closing, Hint
 from spectrum.core.jobs.model import Job, Step
 from spectrum.core.jobs.table import (
+    SATISFIED,
     TERMINAL,
     Hold,
     JobState,
@@ -19,11 +20,11 @@ from spectrum.core.jobs.table import (
     StepCase,
     StepState,
     StepTrigger,
-    WaitsFor,
     Wants,
 )
 from spectrum.core.jobs.turn import Turn, ends_ownership, next_state, next_step_state
 from spectrum.core.plan import Given, Node, Operation, Plan, PlanError, step_id
+from spectrum.core.product.extension import Retention
 
 PURGE_AGAIN = timedelta(hours=1)
 """After a purge that failed, before the clock asks for the next one."""
@@ -111,7 +112,7 @@ def close_as_unknown(turn: Turn, step: Step) -> None:
 def _give_up(turn: Turn, job: Job) -> Job:
     """An operation without an undo ends where it stands, and says what it left."""
     for step in job.steps:
-        if step.state not in (StepState.DONE, StepState.SKIPPED):
+        if step.state not in SATISFIED:
             close_as_unknown(turn, step)
             turn.put_step(
                 job.id, step, state=StepState.UNDO_FAILED if step.touched else StepState.SKIPPED, outstanding=False
@@ -208,7 +209,7 @@ def set_lifecycle(turn: Turn, lifecycle: Lifecycle, job: Job) -> None:
 
 
 def _purge_at(turn: Turn, job: Job) -> datetime:
-    return turn.now + timedelta(seconds=float(job.parameters.get("retention_seconds", 7 * 86400)))
+    return turn.now + timedelta(seconds=float(job.parameters.get("retention_seconds", Retention().deleted)))
 
 
 # ---- promotion
@@ -226,7 +227,7 @@ def _renumber_queue(turn: Turn) -> None:
     holder = turn.instance.active_job_id or ""
     for job in turn.waiters():
         if job.waiting is None or job.waiting.holder != holder:
-            turn.put(job, waiting=turn.wait(WaitsFor.QUEUE, job.deadline, holder, f"whoever ends or cancels {holder}"))
+            turn.put(job, waiting=turn.wait_in_queue(job.deadline))
 
 
 def _promote(turn: Turn, job: Job) -> None:
@@ -237,6 +238,8 @@ def _promote(turn: Turn, job: Job) -> None:
         )
     elif turn.instance.hold is not Hold.NONE and not operation.on_hold:
         _refuse(turn, job, Reason.INSTANCE_HELD, f"The instance is {turn.instance.hold}.")
+    elif turn.instance.hold is Hold.NONE and operation.needs_hold:
+        _refuse(turn, job, Reason.NOT_ALLOWED, "The instance is not on hold (any more).")
     elif turn.instance.lifecycle not in operation.allowed:
         deleted = turn.instance.lifecycle in (Lifecycle.DELETED, Lifecycle.PURGED)
         reason = Reason.INSTANCE_DELETED if deleted else Reason.NOT_ALLOWED
@@ -251,9 +254,7 @@ def _refuse(turn: Turn, job: Job, reason: Reason, message: str) -> None:
 
 
 def _plan(turn: Turn, job: Job, operation: Operation) -> None:
-    effects = tuple(effect for _, effect in sorted(turn.effects.items()))
-    spec = job.spec or turn.instance.accepted or turn.instance.requested
-    given = Given(turn.instance, job, effects, turn.before.outlines.get(spec.release_id), turn.around.target_kind)
+    given = Given.of(turn.instance, job, turn.effects, turn.before.outlines, turn.around.target_kind)
     try:
         plan = operation.plan(given)
     except PlanError as error:
@@ -263,9 +264,7 @@ def _plan(turn: Turn, job: Job, operation: Operation) -> None:
         # Promotion is part of the end of the job before: a mistake in this operation must not keep that one from ending (P19).
         _refuse(turn, job, Reason.INVALID, f"Its plan could not be made ({type(error).__name__}: {error}).")
         return
-    slots = {node.slot for node in plan.nodes if node.slot}
-    present = given.present
-    baseline = {slot: (present[slot].key if slot in present else None) for slot in sorted(slots)}
+    baseline = given.wanted(node.slot for node in plan.nodes if node.slot)
     steps = _steps(turn, job, plan)
     turn.change_instance(active_job_id=job.id)
     job = turn.put(

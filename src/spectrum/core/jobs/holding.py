@@ -21,6 +21,7 @@ from spectrum.core.jobs.table import (
     WaitsFor,
 )
 from spectrum.core.jobs.turn import Refused, Turn, next_state, next_step_state
+from spectrum.core.retry import LONGEST_PAUSE
 
 
 def claim(turn: Turn, command: Claim) -> Holding:
@@ -75,17 +76,19 @@ def _forget_attempts(turn: Turn, job: Job) -> None:
 
 
 def release(turn: Turn, command: Release) -> Done:
-    """Hand the job back, not to be claimed before `until`. A stale one is refused with `stale-fence`."""
+    """Hand the job back, not to be claimed before `until`, which is `LONGEST_PAUSE` away at most.
+
+    A stale one is refused with `stale-fence`.
+    """
     job = turn.job(command.job_id)
     check_pool(job, command)
     check_fence(job, command)
     if command.why is WaitsFor.BREAKER:
         turn.dependency.append(False)
-    job = move(turn, turn.put(job, not_before=command.until), JobTrigger.RELEASE)
-    if not job.state.terminal and command.until is not None:
-        job = turn.put(
-            job, waiting=turn.wait(command.why, command.until, command.holder[:200], "nobody: it goes on by itself")
-        )
+    until = min(command.until, turn.now + LONGEST_PAUSE) if command.until is not None else None
+    job = move(turn, turn.put(job, not_before=until), JobTrigger.RELEASE)
+    if not job.state.terminal and until is not None:
+        job = turn.put(job, waiting=turn.wait(command.why, until, command.holder[:200], "nobody: it goes on by itself"))
     return Done(True, job)
 
 

@@ -15,6 +15,7 @@ from spectrum.core.jobs.ending import move, new_key, residue_of, unwind_step
 from spectrum.core.jobs.holding import change_health, check_fence, check_pool
 from spectrum.core.jobs.model import Attempt, Effect, Job, Numbered, Step
 from spectrum.core.jobs.table import (
+    SATISFIED,
     UNWOUND,
     Cause,
     Health,
@@ -155,7 +156,7 @@ class _Reading:
             failure = outcome.failure or Failure(ErrorClass.FATAL, "undecidable", message)
             self._failed(step, failure)
         else:
-            self.turn.put_step(self.job.id, step, state=state, phase=Phase.REPLACE)
+            self.turn.put_step(self.job.id, step, state=state, phase=Phase.REPLACE, retry_at=None)
 
     def _must_not_be_replaced(self, step: Step) -> bool:
         """What was there before the job holds data that no new key brings back; what only goes forward is tried to its end."""
@@ -291,7 +292,7 @@ class _Reading:
         job = self.job
         if job.state not in (JobState.RUNNING, JobState.CANCELLING):
             return
-        if all(step.state in (StepState.DONE, StepState.SKIPPED) for step in job.steps):
+        if all(step.state in SATISFIED for step in job.steps):
             move(self.turn, job, JobTrigger.ALL_DONE)
         elif job.state is JobState.RUNNING and (failed := _first_failed(job)):
             move(self.turn, job, JobTrigger.STEP_FAILED, Reason.STEP_FAILED, _as_job_failure(job, failed))
@@ -386,7 +387,15 @@ class _Reading:
         owner = job.owner.worker_id if job.owner else None
         turn.opened.append(
             Attempt(
-                step.id, job.id, step.attempt + 1, intent.phase, _cause(step).value, job.fence, token, owner, turn.now
+                step.id,
+                job.id,
+                step.attempt + 1,
+                intent.phase,
+                self._cause(step).value,
+                job.fence,
+                token,
+                owner,
+                turn.now,
             )
         )
         step = turn.put_step(
@@ -402,6 +411,26 @@ class _Reading:
             deadline=deadline,
         )
         self._want(step, token)
+
+    def _cause(self, step: Step) -> Cause:
+        if not self._begun(step):
+            return Cause.FIRST
+        # What ended in the hands of its holder says when to try again; of a do it is the state that tells.
+        lost = step.state is StepState.UNKNOWN if step.phase is Phase.DO else step.retry_at is None
+        return Cause.RESCUE if lost else Cause.RETRY
+
+    def _begun(self, step: Step) -> bool:
+        """Whether the step had an attempt in its present phase."""
+        match step.phase:
+            case Phase.DO:
+                return step.attempt > 0
+            case Phase.UNDO:
+                return step.deadline is not None  # set with a phase's first intent, unset where unwinding begins
+            case Phase.REPLACE:
+                replaced = self.turn.effects.get((step.slot or "", step.effect_key or ""))
+                return replaced.replaced if replaced is not None else step.retry_at is not None
+            case _:
+                assert_never(step.phase)
 
     def _want(self, step: Step, token: int) -> None:
         """The effects table says what the call is about to make true."""
@@ -441,12 +470,6 @@ def _speaks_of(outcome: Outcome, step: Step) -> bool:
     named = outcome.phase is step.phase and outcome.token == step.token
     before_any_intent = step.state is StepState.PENDING and outcome.result is Result.ERROR
     return named and (step.outstanding or step.state is StepState.UNKNOWN or before_any_intent)
-
-
-def _cause(step: Step) -> Cause:
-    if step.attempt == 0:
-        return Cause.FIRST
-    return Cause.RESCUE if step.state is StepState.UNKNOWN else Cause.RETRY
 
 
 def _first_failed(job: Job) -> Step | None:

@@ -20,6 +20,9 @@ from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId
 from spectrum.core.jobs.commands import Answer, Command, Consequences, Rejection, Repeated
 from spectrum.core.jobs.model import Aggregate, Lease, Surroundings
 
+TOLERANCE_SECONDS = 5.0
+"""How long ago the liveness row's last tick may be. Where it is longer ago, no lease and no deadline counted since then."""
+
 
 class Unavailable(SpectrumError):
     """The store can't be reached, or ended the transaction for a reason of its own: nothing was done. Try again later."""
@@ -28,13 +31,13 @@ class Unavailable(SpectrumError):
 class Uncertain(SpectrumError):
     """The acknowledgement of a commit was lost. `transaction` settles it; `results` hold if it committed."""
 
-    def __init__(self, transaction: str, results: Sequence[Result]) -> None:
+    def __init__(self, transaction: str, results: Sequence[Response]) -> None:
         super().__init__(f"the commit of transaction {transaction} was not acknowledged")
         self.transaction = transaction
         self.results = results
 
 
-class Verdict(StrEnum):
+class Settlement(StrEnum):
     """What became of a transaction."""
 
     COMMITTED = "committed"
@@ -47,7 +50,7 @@ class Deferred:
 
 DEFERRED = Deferred()
 
-Result = Answer | Repeated | Rejection | Deferred
+Response = Answer | Repeated | Rejection | Deferred
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,7 @@ class Written:
 class Folded:
     """The result of a fold: an answer for every command, and what is to be written with them."""
 
-    results: tuple[Result, ...]
+    results: tuple[Response, ...]
     written: Mapping[InstanceId, Written] = field(default_factory=dict)
     remember: Mapping[int, Repeated] = field(default_factory=dict)  # by position: answers to store under their keys
     evidence: tuple[Rejection, ...] = ()
@@ -175,6 +178,14 @@ class Lapsed:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """What a lease that has ended owned; nothing where it lives. `now`: it was this very call that ended it."""
+
+    owned: tuple[Owned, ...] = ()
+    now: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Beat:
     """A heartbeat as it was applied: the lease, and what it owns. `fresh` is False for one that came out of order."""
 
@@ -186,13 +197,13 @@ class Beat:
 class Store(Protocol):
     """The system of record, as the engine needs it. Every method may raise `Unavailable`."""
 
-    async def transact(self, batch: Batch) -> Sequence[Result]:
+    async def transact(self, batch: Batch) -> Sequence[Response]:
         """Lock, load, fold, write, commit: one result for every command, in their order.
 
         Raises `Unavailable` (nothing was done) or `Uncertain`.
         """
 
-    async def settle(self, transaction: str) -> Verdict:
+    async def settle(self, transaction: str) -> Settlement:
         """What became of a transaction whose acknowledgement was lost. Waits while it is still in progress."""
 
     async def claimable(
@@ -201,7 +212,7 @@ class Store(Protocol):
         """Jobs of the pool that are ready and nobody's, due, not braked; organizations take turns, oldest first within."""
 
     async def due(self, limit: int) -> Sequence[Candidate]:
-        """Instances with a deadline that has passed, or a waiter and no active job, or a purge that is due."""
+        """Instances with a deadline that has passed, counting only time in which it could be met, or a waiter and no active job."""
 
     async def owned(self, lease_id: LeaseId) -> Sequence[Owned]:
         """What a lease holds now, without a lock."""
@@ -223,12 +234,12 @@ class Store(Protocol):
         """Renew a lease; None where it has ended."""
 
     async def lapsed(self, lease_seconds: float, limit: int) -> Sequence[Lapsed]:
-        """Leases to be ended: live ones not renewed in time (counted from the last resumption of the cell's liveness row), and
-        ended ones that still own jobs, because whoever ended them did not get further.
+        """Leases to be ended: live ones not renewed in time (counted from the last resumption of the cell's liveness row; none
+        while its last tick is too long ago), and ended ones that still own jobs, because whoever ended them did not get further.
         """
 
-    async def end_lease(self, lapsed: Lapsed, why: str, if_not_renewed_for: float | None) -> tuple[Owned, ...]:
+    async def end_lease(self, lapsed: Lapsed, why: str, if_not_renewed_for: float | None) -> Ended:
         """End a lease (only if it is still not renewed, where asked) and say what it owned."""
 
-    async def tick(self, tolerance_seconds: float) -> datetime:
-        """Move the cell's liveness row; a gap longer than the tolerance is added to the time that does not count."""
+    async def tick(self) -> datetime:
+        """Move the cell's liveness row; a gap longer than `TOLERANCE_SECONDS` is added to the time that does not count."""

@@ -127,6 +127,9 @@ class StepState(StrEnum):
     UNDO_FAILED = "undo_failed"
 
 
+SATISFIED = frozenset({StepState.DONE, StepState.SKIPPED})
+"""What satisfies the steps that need it, and where every step of a job that succeeds ends."""
+
 UNWOUND = frozenset({StepState.UNDONE, StepState.SKIPPED, StepState.UNDO_FAILED})
 """Where every step of an unwinding job ends."""
 

@@ -152,6 +152,10 @@ class Turn:
     def wait_for_worker(self, job: Job, until: datetime) -> Waiting:
         return self.wait(WaitsFor.WORKER, until, job.pool_id, "operator: start a worker of the pool")
 
+    def wait_in_queue(self, until: datetime) -> Waiting:
+        holder = self.instance.active_job_id or ""
+        return self.wait(WaitsFor.QUEUE, until, holder, f"whoever ends or cancels {holder}")
+
     def result(self) -> tuple[Aggregate, Consequences]:
         """The aggregate after the decision, each changed row one version further, and what follows from it."""
         for job_id, job in self.jobs.items():

@@ -207,7 +207,7 @@ class _Assembly:
 
     def env_file(self, cursor: Cursor) -> dict[str, str]:
         result: dict[str, str] = {}
-        for item in cursor.sequence() if isinstance(cursor.value, tuple) else [cursor]:
+        for item in cursor.one_or_more():
             path = _path(item)
             if path and (found := self.sources.text(path)):
                 result |= sources.environment(item, *found)
@@ -253,5 +253,4 @@ def _overrides(cursor: Cursor) -> dict[str, Json]:
 
 
 def _names(cursor: Cursor) -> list[str]:
-    items = cursor.sequence() if isinstance(cursor.value, tuple) else [cursor]
-    return [name for item in items if (name := item.fixed("an artifact's name"))]
+    return [name for item in cursor.one_or_more() if (name := item.fixed("an artifact's name"))]

@@ -265,13 +265,19 @@ def _coherent(cursor: Cursor, name: str, data: dict[str, Json], fields: Mapping[
     return len(cursor.report.errors) == before
 
 
+def _is_word(cursor: Cursor, name: str, what: str) -> bool:
+    """Whether `what`, which the cursor is at, may be called so."""
+    if _WORD.fullmatch(name):
+        return True
+    cursor.refuse(f"{name!r} is no name of {what}", "Use a-z, 0-9, - and _, starting with a letter.")
+    return False
+
+
 def _plans(cursor: Cursor) -> Json:
     result: dict[str, Json] = {}
     for name, item in cursor.mapping().items():
-        if not _WORD.fullmatch(name):
-            item.refuse(f"{name!r} is no name of a plan", "Use a-z, 0-9, - and _, starting with a letter.")
-            continue
-        result[name] = {} if item.is_null else _plan(item)
+        if _is_word(item, name, "a plan"):
+            result[name] = {} if item.is_null else _plan(item)
     if not result:
         cursor.refuse("there is no plan", "Add one, or remove `plans` for a default one.")
         return None
@@ -305,9 +311,7 @@ def _plan(cursor: Cursor) -> dict[str, Json]:
 def _endpoints(cursor: Cursor) -> Json:
     result: dict[str, Json] = {}
     for name, item in cursor.mapping().items():
-        if not _WORD.fullmatch(name):
-            item.refuse(f"{name!r} is no name of an endpoint", "Use a-z, 0-9, - and _, starting with a letter.")
-        elif (endpoint := _endpoint(item)) is not None:
+        if _is_word(item, name, "an endpoint") and (endpoint := _endpoint(item)) is not None:
             result[name] = endpoint
     primary = [name for name, endpoint in result.items() if endpoint.get("primary")]
     if len(primary) > 1:
@@ -354,15 +358,9 @@ def _outputs(cursor: Cursor) -> Json:
 
 
 def _artifacts(cursor: Cursor, files: sources.Sources) -> Json:
-    found = {name: _artifact(item, files) for name, item in cursor.mapping().items() if _artifact_name(item, name)}
+    entries = cursor.mapping().items()
+    found = {name: _artifact(item, files) for name, item in entries if _is_word(item, name, "an artifact")}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _artifact_name(cursor: Cursor, name: str) -> bool:
-    if not _WORD.fullmatch(name):
-        cursor.refuse(f"{name!r} is no name of an artifact", "Use a-z, 0-9, - and _, starting with a letter.")
-        return False
-    return True
 
 
 def _artifact(cursor: Cursor, files: sources.Sources) -> Json:

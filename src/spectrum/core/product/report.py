@@ -139,6 +139,10 @@ class Cursor:
         self.refuse(f"expected a list, found {_kind(self.node.value)}")
         return []
 
+    def one_or_more(self) -> list[Cursor]:
+        """The members of a list, or what stands alone in its place."""
+        return self.sequence() if isinstance(self.node.value, tuple) else [self]
+
     def text(self, *, numbers: bool = False) -> str | None:
         """A text that may hold variables; where Compose takes numbers and booleans too, they are written out."""
         return self._text("a text", numbers)

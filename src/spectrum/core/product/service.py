@@ -216,9 +216,8 @@ def _stop_signal(cursor: Cursor) -> str | None:
 
 
 def _tmpfs(cursor: Cursor) -> Json:
-    items = cursor.sequence() if isinstance(cursor.value, tuple) else [cursor]
     found = []
-    for item in items:
+    for item in cursor.one_or_more():
         text = item.fixed("a path")
         if text is None:
             continue

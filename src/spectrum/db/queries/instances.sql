@@ -44,7 +44,3 @@ SELECT document->'x-spectrum'->'retention' AS retention FROM releases WHERE id =
 SELECT id, name, url, pool_id FROM targets
 WHERE removed_at IS NULL AND gone_at IS NULL AND ($2::text IS NULL OR name = $2)
 ORDER BY organization_id = $1 DESC, id LIMIT 50;
-
--- name: secrets_latest
--- The newest version of each of an instance's secrets: ciphertext.
-SELECT DISTINCT ON (name) name, version, key_id, ciphertext FROM secrets WHERE instance_id = $1 ORDER BY name, version DESC;

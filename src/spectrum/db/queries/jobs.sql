@@ -69,8 +69,9 @@ SELECT id, outline FROM releases WHERE id = ANY ($1);
 
 -- name: surroundings
 -- What holds at this moment for jobs of an organization on a target: the one clock, the cell, the target, and the brake that is on.
+-- A gap that no tick has counted yet is lost already.
 SELECT t.id AS target_id, w.organization_id, t.organization_id AS target_organization, t.url, clock.now, c.epoch, b.id AS brake,
-       c.lost_total + t.down_total + coalesce(clock.now - least(t.down_since, r.opened_at), '0') AS lost,
+       c.lost_total + CASE WHEN clock.now - c.alive_at > make_interval(secs => $3) THEN clock.now - c.alive_at ELSE '0' END + t.down_total + coalesce(clock.now - least(t.down_since, r.opened_at), '0') AS lost,
        r.state AS breaker_state, r.failures, r.openings, r.opened_at, r.retry_at
 FROM (SELECT greatest(clock_timestamp(), alive_at) AS now FROM cell) AS clock
 CROSS JOIN cell c
@@ -289,18 +290,22 @@ ORDER BY c.turn, c.id LIMIT $4;
 
 -- name: instances_due
 -- Instances that the clock asks for: a deadline of a job or an attempt has passed, counting only time in which it could be met,
--- or somebody waits although nothing is active.
+-- or somebody waits although nothing is active. A gap that no tick has counted yet is lost already.
+WITH c AS MATERIALIZED (
+    SELECT lost_total + CASE WHEN clock_timestamp() - alive_at > make_interval(secs => $2) THEN clock_timestamp() - alive_at ELSE '0' END
+        AS lost_total FROM cell
+)
 SELECT organization_id, instance_id FROM (
     SELECT j.organization_id, j.instance_id,
            coalesce(j.unwind_deadline, j.deadline) + (c.lost_total + t.down_total
                + coalesce(clock_timestamp() - least(t.down_since, r.opened_at), '0') - j.lost_before) AS due
-    FROM jobs j CROSS JOIN cell c JOIN targets t ON t.id = j.target_id
+    FROM jobs j CROSS JOIN c JOIN targets t ON t.id = j.target_id
     LEFT JOIN breakers r ON r.target_id = t.id AND r.call_kind = 'provider'
     WHERE j.finished_at IS NULL AND coalesce(j.unwind_deadline, j.deadline) <= clock_timestamp()
     UNION ALL
     SELECT j.organization_id, j.instance_id,
            s.attempt_deadline + (c.lost_total + t.down_total + coalesce(clock_timestamp() - least(t.down_since, r.opened_at), '0') - j.lost_before)
-    FROM steps s JOIN jobs j ON j.id = s.job_id CROSS JOIN cell c JOIN targets t ON t.id = j.target_id
+    FROM steps s JOIN jobs j ON j.id = s.job_id CROSS JOIN c JOIN targets t ON t.id = j.target_id
     LEFT JOIN breakers r ON r.target_id = t.id AND r.call_kind = 'provider'
     WHERE s.attempt_deadline IS NOT NULL AND s.attempt_deadline <= clock_timestamp() AND s.outstanding AND j.lease_id IS NOT NULL
     UNION ALL

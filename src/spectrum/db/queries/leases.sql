@@ -29,16 +29,20 @@ UPDATE leases SET renewed_at = clock_timestamp(), heartbeat_number = $2 WHERE id
 UPDATE leases SET claim_number = $2, claim_answer = $3 WHERE id = $1;
 
 -- name: lease_end
--- Ends a lease, only if it is still not renewed where that is asked.
+-- Ends a lease, only if it is still not renewed where that is asked. In a gap that no tick has counted yet nobody could renew.
 UPDATE leases l SET ended_at = clock_timestamp(), end_reason = $2 FROM cell c
 WHERE l.id = $1 AND l.ended_at IS NULL
-  AND ($3::double precision IS NULL OR greatest(l.renewed_at, c.resumed_at) < clock_timestamp() - make_interval(secs => $3))
+  AND ($3::double precision IS NULL
+       OR (greatest(l.renewed_at, c.resumed_at) < clock_timestamp() - make_interval(secs => $3)
+           AND clock_timestamp() - c.alive_at <= make_interval(secs => $4)))
 RETURNING l.id;
 
 -- name: leases_lapsed
--- Living leases that were not renewed in time, and ended ones that still own jobs.
+-- Living leases that were not renewed in time, and ended ones that still own jobs. In a gap that no tick has counted yet nobody
+-- could renew.
 SELECT l.id, l.worker_id, l.organization_id FROM leases l CROSS JOIN cell c
 WHERE l.ended_at IS NULL AND greatest(l.renewed_at, c.resumed_at) < clock_timestamp() - make_interval(secs => $1)
+  AND clock_timestamp() - c.alive_at <= make_interval(secs => $3)
 UNION ALL
 SELECT DISTINCT l.id, l.worker_id, l.organization_id FROM jobs j JOIN leases l ON l.id = j.lease_id
 WHERE j.lease_id IS NOT NULL AND l.ended_at IS NOT NULL
@@ -51,6 +55,11 @@ SELECT ended_at IS NULL AS live, organization_id FROM leases WHERE id = $1;
 -- name: jobs_owned
 -- What a lease holds.
 SELECT id, organization_id, instance_id, fence, claim_number, state FROM jobs WHERE lease_id = $1 ORDER BY id;
+
+-- name: jobs_owned_by_ended
+-- What the ended leases of a worker still hold.
+SELECT j.id, j.organization_id, j.instance_id, j.fence, j.claim_number, j.state FROM jobs j JOIN leases l ON l.id = j.lease_id
+WHERE j.lease_id IS NOT NULL AND l.worker_id = $1 AND l.ended_at IS NOT NULL ORDER BY l.id, j.id;
 
 -- name: cell_tick
 -- Moves the liveness row. A gap longer than the tolerance is time in which no lease and no deadline counted.

@@ -70,8 +70,19 @@ def _candidates() -> list[Path]:
     return found
 
 
+_probed: dict[tuple[Path, int], Interpreter] = {}  # by file and when it was changed
+
+
+def _as_it_is(path: Path) -> tuple[Path, int]:
+    return path, path.stat().st_mtime_ns
+
+
 async def _probe(path: Path) -> Interpreter | None:
+    """What the program says of itself. Each start of a service on an environment asks, and a program is run once for it."""
     try:
+        file = _as_it_is(path)
+        if file in _probed:
+            return _probed[file]
         process = await asyncio.create_subprocess_exec(
             path, "-I", "-S", "-c", PROBE,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
@@ -80,7 +91,8 @@ async def _probe(path: Path) -> Interpreter | None:
         major, minor, micro, platform, tag = said.decode().split()
     except (OSError, ValueError):
         return None
-    return Interpreter(path, (int(major), int(minor), int(micro)), f"{platform}-{tag}")
+    _probed[file] = Interpreter(path, (int(major), int(minor), int(micro)), f"{platform}-{tag}")
+    return _probed[file]
 
 
 async def find(specifier: str) -> Interpreter:

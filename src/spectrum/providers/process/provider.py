@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -64,11 +64,12 @@ class ProcessProvider:
 
     async def ensure(self, call: Call, resource: Resource, replaces: frozenset[str] = frozenset()) -> Observed:
         kind, members = resource_to_json(resource, await self._artifacts(resource))
+        self.supervisors.prepare()
         order = {
             "do": "ensure",
             "kind": kind,
             "resource": members,
-            "digest": digest_of(resource),
+            "digest": digest_of(resource, self.supervisors.key()),
             "replaces": sorted(replaces),
             **_right(call),
         }
@@ -137,7 +138,8 @@ class ProcessProvider:
                 await self._ask(InstanceId(name), {"do": "revive"}, OBSERVE_SECONDS)
                 return InstanceId(name)
 
-        started = await asyncio.gather(*(one(name) for name in self._with_units()))
+        journals = await asyncio.to_thread(self.supervisors.journals)
+        started = await asyncio.gather(*(one(name) for name in sorted(_with_units(journals))))
         return tuple(name for name in started if name is not None)
 
     async def shutdown(self) -> tuple[InstanceId, ...]:
@@ -154,18 +156,8 @@ class ProcessProvider:
                 return InstanceId(name)
 
         journals = await asyncio.to_thread(self.supervisors.journals)
-        wanted = set(self._with_units())
         living = {name for name in journals if await self.supervisors.lives(name)}
-        return tuple(await asyncio.gather(*(one(name) for name in sorted(wanted | living))))
-
-    def _with_units(self) -> list[str]:
-        """Instances of which something is wanted running."""
-        journals = self.supervisors.journals()
-        return sorted(
-            name
-            for name, journal in journals.items()
-            if any(record.get("ended") is False for record in journal.get("slots", {}).values())
-        )
+        return tuple(await asyncio.gather(*(one(name) for name in sorted(_with_units(journals) | living))))
 
     async def sweep_artifacts(self) -> tuple[str, ...]:
         """Remove artifacts that no instance's journal names and that were not asked for lately. Answers what was removed."""
@@ -177,6 +169,15 @@ class ProcessProvider:
         name = _instance(instance)
         self.supervisors.prepare()
         return await self.supervisors.call(name, order, timeout)
+
+
+def _with_units(journals: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Instances of which something is wanted running."""
+    return {
+        name
+        for name, journal in journals.items()
+        if any(record.get("ended") is False for record in journal.get("slots", {}).values())
+    }
 
 
 def _right(call: Call) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from spectrum.core.errors import Actor, ErrorClass, Fault, StaleFence
+from spectrum.providers.process.shim import durable
 from spectrum.providers.process.wire import fault_from_json
 
 SHIM = Path(__file__).parent / "shim"
@@ -34,6 +34,7 @@ ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "MALLOC_ARENA_MAX": "1",  # threads share one arena: there are many supervisors
 }
+KEY_BYTES = 32
 PUBLIC, PRIVATE = 0o711, 0o700
 
 
@@ -69,6 +70,20 @@ class Supervisors:
                 f"choose a folder that they can reach, or run: chmod o+x {blocked}"
             )
             raise Fault(ErrorClass.INVALID, "folder-not-reachable", message, actor=Actor.OPERATOR)
+
+    def key(self) -> bytes:
+        """The target's own secret, which keys its digests. Two workers that make it at once agree on one."""
+        path = self.folder / "digest.key"
+        if not path.exists():
+            handle, fresh = tempfile.mkstemp(dir=self.folder)  # readable by its owner alone
+            with os.fdopen(handle, "wb") as file:
+                file.write(os.urandom(KEY_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(fresh, path)
+            Path(fresh).unlink()
+        return path.read_bytes()
 
     def code(self) -> Path:
         """The supervisor's code, copied beside the instances under its digest, so that no upgrade changes it while it runs."""
@@ -182,22 +197,10 @@ class Supervisors:
 
     async def ended(self, instance: str, timeout: float) -> None:
         """Returns once no supervisor of the instance lives."""
+        lock = str(self.folder / "fences" / f"{instance}.lock")
         async with asyncio.timeout(timeout):
-            while self._held(instance):  # noqa: ASYNC110 - another process ends: there is no event to wait for
+            while durable.is_locked(lock):  # noqa: ASYNC110 - another process ends: there is no event to wait for
                 await asyncio.sleep(0.02)
-
-    def _held(self, instance: str) -> bool:
-        try:
-            lock = os.open(self.folder / "fences" / f"{instance}.lock", os.O_RDWR)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(lock)
-        return False
 
     def journals(self) -> dict[str, dict[str, Any]]:
         """The journal of every instance that has something on this target; empty where something is, but no journal."""

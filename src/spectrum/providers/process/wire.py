@@ -9,7 +9,7 @@ from typing import Any
 
 from spectrum.core.errors import Actor, ErrorClass, Fault
 from spectrum.core.product.resources import Base, Facts, Hook, PortRequest, Service, Volume
-from spectrum.providers.protocol import Condition, Exit, Health, LogLine, Observed, Presence, Resource
+from spectrum.providers.protocol import Condition, Exit, LogLine, Observed, Presence, Resource, SlotHealth
 
 OPERATORS = frozenset({"port-taken", "no-free-port", "no-useradd", "port-registry", "target-failed", "accounts-busy"})
 
@@ -73,9 +73,10 @@ def observed_from_json(data: Mapping[str, Any]) -> Observed:
         token=data.get("token", 0),
         spec_digest=data.get("spec_digest", ""),
         running=data.get("running", False),
-        health=Health(data.get("health", "unknown")),
+        health=SlotHealth(data.get("health", "unknown")),
         restarts=data.get("restarts", 0),
         exit=_exit(data["exit"]) if "exit" in data else None,
+        ended=data.get("ended", False),
         facts=Facts(**data["facts"]) if "facts" in data else None,
         ports=data.get("ports", {}),
         tail=tuple(data.get("tail", ())),

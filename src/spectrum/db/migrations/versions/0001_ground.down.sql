@@ -7,7 +7,6 @@ DROP POLICY system ON alembic_version;
 ALTER TABLE alembic_version NO FORCE ROW LEVEL SECURITY, DISABLE ROW LEVEL SECURITY;
 REVOKE ALL ON alembic_version FROM spectrum_system;
 DROP FUNCTION make_partitions(timestamptz, timestamptz);
-DROP FUNCTION drop_partitions(timestamptz);
 DROP FUNCTION refuse_change();
 DROP FUNCTION id_at(text, timestamptz);
 DROP FUNCTION is_id(text, text);

@@ -31,6 +31,11 @@ class Account:
         self.gid = gid
         self.own = own
 
+    @property
+    def own_uid(self) -> int | None:
+        """The uid where it is the instance's alone: whatever runs under it is the instance's."""
+        return self.uid if self.own else None
+
 
 def ourselves() -> Account:
     try:
@@ -62,23 +67,39 @@ def _run(*command: str) -> tuple[int, str]:
     return done.returncode, done.stderr.strip()
 
 
-def find(name: str, comment: str) -> Account | None:
-    """The account, if it is there and is this instance's (its comment says whose it is)."""
+def _user(name: str) -> pwd.struct_passwd | None:
     try:
-        entry = pwd.getpwnam(name)
+        return pwd.getpwnam(name)
     except KeyError:
         return None
-    return Account(name, entry.pw_uid, entry.pw_gid, own=True) if entry.pw_gecos == comment else None
+
+
+def _has_group(name: str) -> bool:
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def find(name: str, comment: str) -> Account | None:
+    """The account, if it is there and is this instance's (its comment says whose it is)."""
+    entry = _user(name)
+    if entry is None or entry.pw_gecos != comment:
+        return None
+    return Account(name, entry.pw_uid, entry.pw_gid, own=True)
+
+
+def _is_anothers(name: str, comment: str) -> bool:
+    entry = _user(name)
+    return entry is not None and entry.pw_gecos != comment
 
 
 def name_for(instance: str, comment: str) -> str:
     """A name that is free or already this instance's: `spi-` and the random end of its id."""
     for number in range(100):
         name = f"spi-{instance[-12:]}" + (f"-{number}" if number else "")
-        try:
-            if pwd.getpwnam(name).pw_gecos == comment:
-                return name
-        except KeyError:
+        if not _is_anothers(name, comment):
             return name
     raise Refusal(FATAL, "no-account-name", f"every account name for {instance} is taken by somebody else")
 
@@ -123,13 +144,6 @@ def create(name: str, comment: str, home: str) -> Account | None:
     raise Refusal(TRANSIENT, "accounts-busy", f"account {name} could not be made: {problem}")
 
 
-def _is_anothers(name: str, comment: str) -> bool:
-    try:
-        return pwd.getpwnam(name).pw_gecos != comment
-    except KeyError:
-        return False
-
-
 def _pause() -> None:
     """A while of random length, so that two that wait for one lock don't meet again."""
     time.sleep(0.05 + os.urandom(1)[0] / 512)
@@ -137,19 +151,7 @@ def _pause() -> None:
 
 def _add_group(name: str, gid: int) -> tuple[int, str]:
     """A group of the account's own, with the same number; one that a killed attempt left is taken over."""
-    try:
-        grp.getgrnam(name)
-    except KeyError:
-        return _run("groupadd", "--gid", str(gid), name)
-    return 0, ""
-
-
-def _drop_group(name: str) -> None:
-    """An attempt that was killed half way leaves the group without the user."""
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        _run("groupdel", name)
+    return (0, "") if _has_group(name) else _run("groupadd", "--gid", str(gid), name)
 
 
 def remove(name: str, comment: str) -> None:
@@ -167,11 +169,9 @@ def remove(name: str, comment: str) -> None:
 
 
 def _drop_orphan(name: str) -> None:
-    try:
-        grp.getgrnam(name)
-    except KeyError:
-        return
-    _drop_group(name)
+    """An attempt that was killed half way leaves the group without the user."""
+    if _has_group(name) and _user(name) is None:
+        _run("groupdel", name)
 
 
 def drop_shared_memory(uid: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -57,6 +58,21 @@ def unlink(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         return
+
+
+def is_locked(path: str) -> bool:
+    """Whether somebody holds the file's lock (flock(2)) for himself. Asks with a shared one: two that ask don't see each other."""
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def boot_id() -> str:

@@ -67,8 +67,7 @@ class Instance:
         return {main.pid for main in mains if main is not None and main.alive()}
 
     def whole(self) -> Scope:
-        uid = self.account.uid if self.account.own else None
-        return Scope(self.mark, uid, self.groups.leaves(), whole_account=True)
+        return Scope(self.mark, self.account.own_uid, self.groups.leaves(), whole_account=True)
 
     # Calls. Each holds its slot's turn from the check of its fence to the answer.
 
@@ -111,7 +110,7 @@ class Instance:
             if self.journal.slots:
                 self.journal.set_down(True)
             for unit in reversed(list(self.units.values())):
-                unit.stop()
+                unit.interrupt()
                 unit.close()
             self.units.clear()
             self.groups.drop_all()
@@ -182,7 +181,7 @@ class Instance:
         files.fill(self.command, order, self.account)
 
     def _make_unit(self, slot: str, record: dict[str, Any], service: dict[str, Any], spec: dict[str, Any]) -> None:
-        Scope(f"{self.mark}/{slot}", self.account.uid if self.account.own else None).kill()
+        Scope(f"{self.mark}/{slot}", self.account.own_uid).kill()
         self._refuse_taken_ports(spec)
         folder = self.unit_folder(slot)
         files.clear(folder)
@@ -190,14 +189,13 @@ class Instance:
         durable.write_json(os.path.join(folder, "spec.json"), spec, mode=0o400)
         fresh = not spec["hook"] and not self._root_is_used(spec["root"])
         self._files(file_order(self, service, spec["root"], fresh))
-        began = time.clock_gettime(time.CLOCK_BOOTTIME)
-        more = {"mounts": spec["mounts"], "artifacts": service["artifacts"], "made_at": time.time(), "began": began}
+        more = {"mounts": spec["mounts"], "artifacts": service["artifacts"], "made_at": time.time()}
         self.journal.put(slot, {**record, **more, "restarts": 0, "ended": False, "code": None})
         self._start(slot)
 
     def _refuse_taken_ports(self, spec: dict[str, Any]) -> None:
         for port in spec["ports"].values():
-            if listeners.belongs(port, self.roots(), self.account.uid if self.account.own else None) is False:
+            if listeners.belongs(port, self.roots(), self.account.own_uid) is False:
                 message = f"port {port} is held by {listeners.holder(port)}, not by this instance; end that process"
                 raise Refusal(TRANSIENT, "port-taken", message)
 
@@ -390,6 +388,7 @@ class Instance:
         seen: dict[str, Any] = {"running": running, "health": health, "restarts": record["restarts"]}
         if unit is None:
             return seen
+        seen["ended"] = bool(record["ended"]) and not running and not unit.is_hook
         tail = unit.tail() if health != "healthy" else []
         if record["code"] is not None and not running:
             seen["exit"] = {

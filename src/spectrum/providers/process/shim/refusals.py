@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 TRANSIENT = "transient"
-DEPENDENCY = "dependency"
 CONFLICT = "conflict"
 INVALID = "invalid"
 FATAL = "fatal"

@@ -44,7 +44,7 @@ class Unit:
         self.pump = Pump(self.folder, home.log, self.spec["log"])
         self.leaves = home.groups.leaf(self.spec["log"].replace("/", "~"))
         self.unlimited = home.groups.limit(self.leaves, self.spec["limits"])
-        self.scope = Scope(f"{home.mark}/{slot}", home.account.uid if home.account.own else None, self.leaves)
+        self.scope = Scope(f"{home.mark}/{slot}", home.account.own_uid, self.leaves)
         self.counter = health.Counter(self.spec["health"], time.monotonic())
         self.wake = os.eventfd(0, os.EFD_NONBLOCK)
         self.stopping = False
@@ -80,17 +80,7 @@ class Unit:
 
     def held(self) -> bool:
         """True where a keeper of an earlier supervisor runs."""
-        try:
-            lock = os.open(self.folder + ".lock", os.O_RDWR)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(lock)
-        return False
+        return durable.is_locked(self.folder + ".lock")
 
     def kick(self) -> bool:
         """Have it running: it does, or it starts again now. False where it is over, and needs a new unit."""
@@ -101,6 +91,12 @@ class Unit:
                 self.asked = True
                 self._wake()
             return True
+
+    def interrupt(self) -> None:
+        """End it for the time being. A hook is run anew when it is wanted again: how far it has come is unknown."""
+        if self.is_hook and self.record.get("ended") is False:
+            self.change(interrupted=True)
+        self.stop()
 
     def stop(self) -> None:
         """End it gracefully, then for sure, with all that it left behind. Returns when nothing of it runs."""
@@ -164,7 +160,8 @@ class Unit:
         self.scope.kill(main, self._spare())
         self._collect()
         self.pump.take(last=True)
-        self.change(code=code, ended_at=time.time(), ended=self.is_hook)
+        if not self.record.get("interrupted"):
+            self.change(code=code, ended_at=time.time(), ended=self.is_hook)
         for name in ("keeper", "exit", "main"):
             durable.unlink(os.path.join(self.folder, name))
         self._say(f"ended with exit code {code}")
@@ -181,7 +178,8 @@ class Unit:
             return None
         try:
             keeper = Identity.parse(durable.read(os.path.join(self.folder, "keeper")))
-            if keeper is not None and (self.is_hook or keeper.boot == durable.boot_id()):
+            known = keeper is not None and (self.is_hook or keeper.boot == durable.boot_id())
+            if known and not self.record.get("interrupted"):
                 return self._exit_code()
             self._launch(lock)
             return None
@@ -209,6 +207,7 @@ class Unit:
 
     def _launch(self, lock: int) -> None:
         self.asked = False
+        self.change(began=time.clock_gettime(time.CLOCK_BOOTTIME), interrupted=False)
         self.scope.kill(self.main())
         for name in ("keeper", "exit", "main"):
             durable.unlink(os.path.join(self.folder, name))
@@ -295,7 +294,7 @@ class Unit:
     def port_problem(self) -> tuple[str, str] | None:
         """Reason and message, where a port of the service isn't answered by the instance itself."""
         for port in self.spec["ports"].values():
-            match listeners.belongs(port, self.home.roots(), self.home.account.uid if self.home.account.own else None):
+            match listeners.belongs(port, self.home.roots(), self.home.account.own_uid):
                 case False:
                     return "port_taken", f"port {port} is held by {listeners.holder(port)}, not by this instance"
                 case None:

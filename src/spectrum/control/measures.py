@@ -1,0 +1,57 @@
+"""What a copy measures of the jobs: counted as it commits them, and read from the database when somebody asks.
+
+Counters are those of this process; what the database says of the present is the same in every copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from spectrum.core.errors import Problem
+from spectrum.core.jobs.model import Job
+from spectrum.core.jobs.store import Written
+from spectrum.core.jobs.table import Cause
+from spectrum.db.pools import Pool
+from spectrum.db.sql import query
+from spectrum.db.visits import looking_up
+from spectrum.telemetry import Metrics
+
+_PRESENT = query("measures_present")
+_NOT_KNOWN = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """Fills in `metrics`."""
+
+    metrics: Metrics
+    system: Pool
+
+    def committed(self, written: Iterable[Written]) -> None:
+        """Count what one transaction made of its aggregates."""
+        for each in written:
+            known = each.before.jobs if each.before is not None else {}
+            for job in each.after.jobs.values():
+                if job.state.terminal and not (job.id in known and known[job.id].state.terminal):
+                    self._ended(job)
+            for attempt in (attempt for consequences in each.consequences for attempt in consequences.opened):
+                if attempt.cause != Cause.FIRST:
+                    self.metrics.step_retries.labels(each.after.jobs[attempt.job_id].operation, attempt.cause).inc()
+
+    def _ended(self, job: Job) -> None:
+        self.metrics.jobs.labels(job.operation, job.state.value).inc()
+        if job.finished_at is not None:
+            seconds = (job.finished_at - job.created_at).total_seconds()
+            self.metrics.job_duration.labels(job.operation).observe(seconds)
+
+    async def look(self) -> None:
+        """Set the gauges; to NaN where the database does not answer, for then nobody knows."""
+        try:
+            async with looking_up(self.system) as connection:
+                [[in_flight, lag, stuck]] = await connection.fetch(_PRESENT)
+        except Problem:
+            in_flight = lag = stuck = _NOT_KNOWN
+        self.metrics.steps_in_flight.set(in_flight)
+        self.metrics.outbox_lag.set(lag)
+        self.metrics.jobs_stuck.set(stuck)
