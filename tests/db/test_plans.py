@@ -25,7 +25,7 @@ API, ENGINE, SYSTEM = Role.API, Role.ENGINE, Role.SYSTEM
 PINNED_ON = 18  # other versions of PostgreSQL may choose other nodes; none may read a large table as a whole
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 SOON = datetime.now(UTC)
-NO_FILTER = (None, None, None, None, None, None, None, {}, "")
+NO_FILTER: tuple[Any, ...] = (None, None, None, None, None, None, None, {}, "")
 
 Arguments = Callable[[Crowd], tuple[Any, ...]]
 

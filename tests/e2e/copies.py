@@ -23,10 +23,11 @@ from spectrum.db.embedded import Embedded
 from spectrum.local.home import Home, prepare
 from spectrum.ports import SystemEntropy
 from spectrum.sdk import Client
-from tests.e2e.installation import until
 from tests.local.conftest import free_ports
 from tests.postgres import chosen_binaries
+from tests.waiting import wait_until
 
+START = 180.0  # seconds
 GRACE = 15.0  # seconds within which a copy has gone, ten of them for what it is answering
 SPECTRUM = (sys.executable, "-m", "spectrum.cli")
 
@@ -119,7 +120,7 @@ class Copies:
         environment = {**self.environment, "SPECTRUM_LISTEN": f"127.0.0.1:{port}"}
         with (self.folder / f"server-{port}.log").open("ab") as log:
             self.running[port] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        until(lambda: self._ready(port))
+        wait_until(lambda: self._ready(port), START)
 
     def _ready(self, port: int) -> bool:
         process = self.running[port]

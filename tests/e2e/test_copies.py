@@ -29,12 +29,12 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cell]:
 
 
 @contextmanager
-def beside(*works: Callable[[], None]) -> Iterator[list[Exception]]:
+def beside(*works: Callable[[], object]) -> Iterator[list[Exception]]:
     """Each of these again and again meanwhile, in threads of their own; what they fail with."""
     failures: list[Exception] = []
     over = threading.Event()
 
-    def repeat(work: Callable[[], None]) -> None:
+    def repeat(work: Callable[[], object]) -> None:
         while not over.wait(PACE):
             try:
                 work()

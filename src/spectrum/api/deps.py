@@ -90,7 +90,7 @@ def read_cursor(cursor: str) -> str:
     except (binascii.Error, ValueError, TypeError):
         key = None
     if not isinstance(key, str) or not key or not key.isascii() or not key.isprintable():
-        raise bad_parameter("cursor", "this is not a cursor that a list has given")
+        raise bad_parameter("cursor", "this is not a cursor that a list has given; start again without one")
     return key
 
 

@@ -70,7 +70,10 @@ class StrictRequest(Request):
             return
         essence = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         if essence != "application/json":
-            raise Problem("unsupported-media-type", f"The body must be application/json, not {essence or 'untyped'}.")
+            raise Problem(
+                "unsupported-media-type",
+                f"The body is {essence or 'of no type'}. Send JSON, with the header Content-Type: application/json.",
+            )
         self._value = strict_json.parse(body)
 
     async def json(self) -> Any:

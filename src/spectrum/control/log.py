@@ -60,7 +60,9 @@ class Log:
         """Events after the position that `page.after` is. Only what has a position is there yet."""
         if not page.after.isdigit():
             raise Problem(
-                "invalid-parameter", "cursor: not of this list.", (Where("not of this list", "query:cursor"),)
+                "invalid-parameter",
+                "cursor: not of this list; start again without one.",
+                (Where("not of this list", "query:cursor"),),
             )
         async with visiting(self.pool, own(principal)) as connection:
             after = min(int(page.after), 2**63 - 1)

@@ -159,7 +159,9 @@ class Streams:
                 if found := await self._read(reading, number):
                     return found
                 if self.wakeups.ended:
-                    raise _unavailable("This copy of the control plane is being stopped. Ask again: another one goes on.")
+                    raise _unavailable(
+                        "This copy of the control plane is being stopped. Ask again: another one goes on."
+                    )
                 if self.clock.monotonic() - start > (SILENCE_SECONDS if reading.taken else TAKE_SECONDS):
                     raise self._silent(reading)
                 await within(woken, RECHECK_SECONDS)
