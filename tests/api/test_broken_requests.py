@@ -173,6 +173,8 @@ BROKEN: dict[str, Sent] = {
     "a dry run that is neither": post(f"{INSTANCES}?dry_run=perhaps", NEW),
     "a since that is no time": get(f"{INSTANCES}/idle/logs?since=yesterday"),
     "a NUL in the query": get(f"{INSTANCES}?product=a%00b"),
+    "a NUL in one of two filters": get(f"{INSTANCES}?label=a%3Db%00&label=c%3Dd"),
+    "another method before a verb": Sent("PUT", f"{INSTANCES}/shop:start", {}),
     "bad UTF-8 in the path": get(f"{INSTANCES}/%ff%fe"),
     "a NUL in the path": get(f"{INSTANCES}/a%00b"),
     # workers
