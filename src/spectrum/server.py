@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -100,7 +100,7 @@ async def _serve(settings: ServerSettings, parts: frozenset[str], token: str | N
         if token is not None:
             await plane.let_in(token)
         plane.begin(parts)
-        await _until_told(plane.app() if "api" in parts else None, settings)
+        await _until_told(plane.app() if "api" in parts else None, settings, plane.wakeups.end)
 
 
 async def _prepare(admin_url: str, keys: CellKeys, new_epoch: bool) -> Mapping[Role, str]:
@@ -229,8 +229,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _until_told(app: FastAPI | None, settings: ServerSettings) -> None:
-    """Serve until SIGTERM or SIGINT; what is under way is answered first."""
+async def _until_told(app: FastAPI | None, settings: ServerSettings, let_go: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT. What is under way is answered first; `let_go` ends what waits on purpose."""
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
@@ -253,6 +253,8 @@ async def _until_told(app: FastAPI | None, settings: ServerSettings) -> None:
     serving = tasks.spawn(server.serve(), "http")
     waiting = tasks.spawn(told.wait(), "told")
     await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    _log.info("draining")
+    let_go()
     server.should_exit = True
     await serving
     await tasks.close()

@@ -54,7 +54,9 @@ class Page:
         """The number that `after` is, in a list whose keys are numbers; `start` on its first page. Raises Problem."""
         if not (self.after or "0").isdigit():
             raise Problem(
-                "invalid-parameter", "cursor: not of this list.", (Where("not of this list", "query:cursor"),)
+                "invalid-parameter",
+                "cursor: not of this list; start again without one.",
+                (Where("not of this list", "query:cursor"),),
             )
         return min(int(self.after or start), 2**63 - 1)
 
