@@ -10,7 +10,6 @@ from typing import Any
 
 KEPT = "ring2"
 VACUUM_EVERY = 100
-OLD_WEEK = "2020-01-06"  # a partition that may be dropped
 
 _TABLES = """
 SELECT c.relname AS name, array_agg(a.attname::text ORDER BY a.attnum) AS columns,
@@ -38,7 +37,6 @@ class States:
         await self.admin.execute(
             f"CREATE SCHEMA IF NOT EXISTS {KEPT}; SET session_replication_role = replica; SET jit = off"
         )
-        await self._make_an_old_partition()
         self._tables = await self.admin.fetch(_TABLES)
         self._partitions = await self._present()
 
@@ -55,17 +53,12 @@ class States:
         present = await self._present()
         for partition in sorted(present - self._partitions):
             await self.admin.execute(f"DROP TABLE {partition}")
-        if self._partitions - present:
-            await self._make_an_old_partition()
         await self.admin.execute("\n".join(self._statements(name)))
         self._restored += 1
         if self._restored % VACUUM_EVERY == 0:
             await self.admin.execute("VACUUM ANALYZE")
         now: datetime = await self.admin.fetchval("SELECT clock_timestamp()")
         return now
-
-    async def _make_an_old_partition(self) -> None:
-        await self.admin.execute(f"SELECT make_partitions('{OLD_WEEK}', '{OLD_WEEK}')")
 
     async def _present(self) -> frozenset[str]:
         return frozenset([row["name"] for row in await self.admin.fetch(_PARTITIONS)])

@@ -148,6 +148,33 @@ FROM jobs j LEFT JOIN audit a ON a.subject = j.id AND a.action = 'job.' || j.sta
 WHERE j.state IN ({terminal})
 GROUP BY j.id HAVING count(a.id) <> 1;
 
+-- name: p10_seals_without_a_gap
+-- The seals of an organization are numbered from 1 without a gap or a double.
+SELECT 'organization ' || organization_id || ' has ' || count(*) || ' seals up to number ' || max(seal_number)
+FROM audit
+WHERE seal_number IS NOT NULL
+GROUP BY organization_id HAVING count(*) <> max(seal_number) OR count(DISTINCT seal_number) <> count(*);
+
+-- name: p10_seals_follow_each_other
+-- A seal holds the hash of the one before it.
+SELECT 'seal ' || a.seal_number || ' of ' || a.organization_id || ' does not follow the one before it'
+FROM audit a JOIN audit b ON b.organization_id = a.organization_id AND b.seal_number = a.seal_number - 1
+WHERE a.seal_previous <> b.seal_hash;
+
+-- name: p10_heads_at_the_end_of_their_chains
+-- The head of a chain is its last seal.
+SELECT 'the head of ' || organization_id || ' is number ' || number || ', which is not the end of its chain'
+FROM audit_heads h
+WHERE ROW (number, hash) IS DISTINCT FROM (SELECT ROW (seal_number, seal_hash) FROM audit a
+WHERE a.organization_id = h.organization_id AND seal_number IS NOT NULL ORDER BY seal_number DESC LIMIT 1);
+
+-- name: p10_chains_have_heads
+-- Where something is sealed there is a head.
+SELECT DISTINCT 'the chain of ' || organization_id || ' has no head'
+FROM audit a
+WHERE seal_number IS NOT NULL AND NOT EXISTS (SELECT FROM audit_heads h
+WHERE h.organization_id = a.organization_id);
+
 -- name: p13_revoked_workers_have_no_lease
 -- A revoked worker has no living lease.
 SELECT 'the revoked worker ' || w.id || ' has the living lease ' || l.id
