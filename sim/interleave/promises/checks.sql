@@ -1,5 +1,5 @@
 -- What must hold of the database after any interleaving: each query finds what breaks its promise, a sentence each. Braces name words of
--- `core.jobs.table`, and the kept state that the interleaving began from.
+-- `core.jobs.table`, and rows of the kept state that the interleaving began from.
 
 -- name: p1_one_active_job
 -- An instance has at most one active job.
@@ -41,25 +41,25 @@ WHERE j.state = 'succeeded' AND steps.state NOT IN ('done', 'skipped');
 -- name: p4_new_owner_new_fence
 -- Whoever gets or loses a job does so under another fence.
 SELECT 'job ' || j.id || ' changed hands under fence ' || j.fence
-FROM jobs j JOIN {scene}_jobs b USING (id)
+FROM jobs j JOIN {jobs_before} b USING (id)
 WHERE j.lease_id IS DISTINCT FROM b.lease_id AND j.fence = b.fence AND j.state NOT IN ({terminal});
 
 -- name: p5_transitions_of_the_table
 -- A job went where the transition table leads, in any number of steps.
 SELECT 'job ' || j.id || ' went from ' || b.state || ' to ' || j.state
-FROM jobs j JOIN {scene}_jobs b USING (id)
+FROM jobs j JOIN {jobs_before} b USING (id)
 WHERE (b.state, j.state) NOT IN ({moves});
 
 -- name: p5_versions_and_fences_grow
 -- A job that changed has a higher version; neither version nor fence falls.
 SELECT 'job ' || j.id || ': version ' || b.version || ' became ' || j.version || ', fence ' || b.fence || ' ' || j.fence
-FROM jobs j JOIN {scene}_jobs b USING (id)
+FROM jobs j JOIN {jobs_before} b USING (id)
 WHERE j.version < b.version OR j.fence < b.fence OR (j.version = b.version AND (j.state, j.fence, j.lease_id) IS DISTINCT FROM (b.state, b.fence, b.lease_id));
 
 -- name: p5_instance_versions_grow
 -- Neither version nor counter of an instance falls.
 SELECT 'instance ' || i.id || ': version ' || b.version || ' became ' || i.version || ', counter ' || b.counter || ' ' || i.counter
-FROM instances i JOIN {scene}_instances b USING (id)
+FROM instances i JOIN {instances_before} b USING (id)
 WHERE i.version < b.version OR i.counter < b.counter;
 
 -- name: p5_ended_jobs_have_no_open_attempt
@@ -113,9 +113,9 @@ FROM events a JOIN events b ON a.subject = b.subject AND a.sequence < b.sequence
 
 -- name: p7_cursor_at_the_end_of_the_log
 -- The sequencer's cursor is where the log ends.
-SELECT 'the cursor is at ' || c.position || ', the log at ' || max(e.position)
-FROM cursors c, events e
-GROUP BY c.position HAVING max(e.position) IS DISTINCT FROM nullif(c.position, 0);
+SELECT 'the cursor is at ' || c.position || ', the log at ' || e.last
+FROM cursors c CROSS JOIN (SELECT coalesce(max(position), 0) AS last FROM events) AS e
+WHERE c.position <> e.last;
 
 -- name: p9_keys_name_jobs_that_are_there
 -- The job that a key was answered with is there.
