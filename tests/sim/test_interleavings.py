@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import structlog
 
 from sim.interleave import command
 from sim.interleave.catalogue import CATALOGUE, EXEMPT, writing
-from sim.interleave.conductor import Order
-from sim.interleave.gates import Step
 from sim.interleave.ring import LEFT, Ring, Summary, meeting, opened, pairs
 from spectrum.db.sql import FOLDER, load
 from tests.postgres import Database
@@ -77,28 +75,6 @@ async def test_who_waits_is_told_and_goes_on_when_the_other_has_committed(ring: 
     waits = [await ring.interleave(seed, ("remove target", "remove target"), "idle") for seed in range(8)]
     assert any(outcome.tally.waits for outcome in waits)
     assert LEFT in waits[0].answers
-
-
-class UpTo(Order):
-    """The left one as far as a statement, then the right one as far as it gets."""
-
-    def __init__(self, statement: str) -> None:
-        self._statement = statement
-
-    def pick(self, options: Sequence[Step], last: str) -> int:
-        left = [n for n, option in enumerate(options) if option.owner == LEFT]
-        right = [n for n, option in enumerate(options) if option.owner != LEFT]
-        return left[0] if left and (not right or options[left[0]].what != self._statement) else right[0]
-
-
-@pytest.mark.parametrize("first", ["stop", "publish"])
-async def test_old_partitions_are_dropped_in_the_order_in_which_everybody_writes_to_them(
-    ring: Ring, first: str
-) -> None:
-    pair, statement = (first, "drop old partitions"), {"stop": "audit_append", "publish": "change_audit"}[first]
-    outcome = await ring.in_order(pair, "idle", UpTo(statement))
-    assert outcome.tally.waits and not outcome.tally.deadlocks, command.story(outcome)
-    assert not ring.locks.cycles()
 
 
 REMEMBERED = [

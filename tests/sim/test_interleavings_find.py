@@ -14,7 +14,7 @@ from sim.interleave.copies import Copy
 from sim.interleave.ring import Pair, Ring, opened
 from sim.interleave.scenes import Scene
 from spectrum.control import changes, targets, workers
-from spectrum.core.jobs.store import Verdict
+from spectrum.core.jobs.store import Settlement
 from spectrum.db import store
 from spectrum.db.pools import SET_SCOPE, Role
 from spectrum.db.sql import query
@@ -69,8 +69,8 @@ async def test_a_lock_that_is_not_taken_is_missed(
 async def test_a_lost_commit_that_is_believed_to_be_done_is_found_out(
     ring: Ring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def trusting(self: object, transaction: str) -> Verdict:
-        return Verdict.COMMITTED
+    async def trusting(self: object, transaction: str) -> Settlement:
+        return Settlement.COMMITTED
 
     monkeypatch.setattr(store.PostgresStore, "settle", trusting)
     assert await found(ring, ("create", "publish"), "idle")
