@@ -113,6 +113,7 @@ HOT: dict[str, tuple[Role, Arguments]] = {
     "target_list": (API, lambda made: ("", 51)),
     "worker_list": (API, lambda made: ("", 51, None)),
     "target_hold": (API, lambda made: (made("tgt", 1), made("org", 1))),
+    "target_instances": (API, one("tgt", 1)),
 }
 FILTERED: dict[str, tuple[Role, str, Arguments]] = {
     "instances of a rare product": (
