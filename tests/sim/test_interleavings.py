@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-
 import pytest
-import structlog
 
 from sim.interleave import command
 from sim.interleave.catalogue import EXEMPT, writing
-from sim.interleave.ring import LEFT, Ring, Summary, meeting, opened, pairs, solos
+from sim.interleave.ring import LEFT, Ring, Summary, meeting, pairs, solos
 from spectrum.db.sql import FOLDER, load
-from tests.postgres import Database
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quiet")]
 
 SEEDS = range(1500)
 CHUNK = 125
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    command.quiet()
-    yield
-    structlog.reset_defaults()
-
-
-@pytest.fixture
-async def ring(database: Database) -> AsyncIterator[Ring]:
-    async with opened(database.admin_url, database.name, database.urls) as made:
-        yield made
 
 
 async def test_every_query_that_writes_is_reached_by_a_transaction_of_the_catalogue(ring: Ring) -> None:
