@@ -90,6 +90,7 @@ class MemoryTarget:
     ledger: list[Entry] = field(default_factory=list)
     log: list[tuple[InstanceId, LogLine]] = field(default_factory=list)
     stocked: set[str] = field(default_factory=set)
+    aloud: str = "nothing"  # what programs on it say aloud where they fail
     line: Line = field(init=False)
     wake: asyncio.Event = field(default_factory=asyncio.Event)  # replaced whenever the log has grown
     _fences: dict[InstanceId, int] = field(default_factory=dict)
@@ -219,9 +220,9 @@ class MemoryTarget:
     def _script(self, resource: Resource) -> Script:
         script = self.scripts.get(resource.name, Script())
         if isinstance(resource, Service) and self.faults.strikes("service never healthy"):
-            return replace(script, healthy_after=None, tail=("it cannot find its feet",))
+            return replace(script, healthy_after=None, tail=(f"it cannot find its feet with {self.aloud}",))
         if isinstance(resource, Hook) and self.faults.strikes("hook fails"):
-            return replace(script, code=1, tail=("it did not work",))
+            return replace(script, code=1, tail=(f"it did not work with {self.aloud}",))
         return script
 
     def _facts(self, instance: InstanceId, base: Base) -> Facts:

@@ -134,7 +134,6 @@ class Stage:
             self.strength,
             planes=1,
             workers=2,
-            vendors=0,
             catalog=self.catalog,
             product=product(),
             place=self.ground.place,

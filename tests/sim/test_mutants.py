@@ -8,7 +8,7 @@ import pytest
 
 import sim.promises  # noqa: F401 - registers the invariants
 from sim.run import run
-from sim.system import system
+from sim.trials import system
 from spectrum.core.jobs.table import Lifecycle
 from spectrum.providers.protocol import Strength
 from tests.sagas.situations import Start, situations
