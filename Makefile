@@ -9,7 +9,7 @@ export UV_SYSTEM_CERTS ?= 1
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down doctor check docs format test sim clean sagas
+.PHONY: help setup up down doctor check docs format test sim proof mutants clean sagas
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,8 +54,16 @@ sagas: setup ## play every situation of every operation in the saga harness
 	@SPECTRUM_TEST_SAGAS=all $(BIN)/pytest -n auto --dist worksteal tests/sagas
 
 SEEDS ?= 1-200
-sim: setup ## run the whole system in the seeded simulator: make sim SEEDS=1-200
-	@$(BIN)/python -m sim run --seeds $(SEEDS) --jobs 2
+sim: setup ## run the whole system in the seeded simulator: make sim SEEDS=1-200 (LEDGER=1 adds the run to docs/proof)
+	@$(BIN)/python -m sim run --seeds $(SEEDS) --jobs 2 --again $(if $(LEDGER),--ledger)
+
+PROOF_SEEDS ?= 2001-7000
+PROOF_SECONDS ?= 400
+proof: setup ## the seeds that a change has to pass before it lands, with all rare situations, and 1 % of them twice
+	@$(BIN)/python -m sim run --seeds $(PROOF_SEEDS) --for $(PROOF_SECONDS) --jobs 2 --again --marks $(if $(LEDGER),--ledger)
+
+mutants: setup ## hunt every planted bug; a survivor fails
+	@$(BIN)/python -m tests.mutants $(if $(LEDGER),--ledger)
 
 clean: ## remove what can be made again
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

@@ -47,7 +47,7 @@ def _wrong_change(before: Job, after: Job) -> Iterator[str]:
         yield f"job {after.id} went from {before.state} to {after.state}"
     if before.state.terminal:
         yield f"job {after.id} was changed after it had {before.state}"
-    if after.version <= before.version:
+    if after.version <= before.version and after != before:
         yield f"job {after.id} was changed, and its version stayed {after.version}"
     if after.fence < before.fence:
         yield f"the fence of job {after.id} fell from {before.fence} to {after.fence}"

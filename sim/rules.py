@@ -28,6 +28,11 @@ def _planned(before: Job, after: Job) -> bool:
     return before.state is JobState.WAITING and bool(after.steps)
 
 
+def _operation(job: Job) -> Operation | None:
+    """The operation that is run, believed from here and not from the job."""
+    return CATALOG.get((job.operation, job.operation_version))
+
+
 # ---- who is heard
 
 
@@ -81,6 +86,23 @@ def every_call_is_heard_once_as_it_was_sent(travelled: Travelled) -> Check:
         for answer in believed():
             if answer not in travelled.answered:
                 yield f"a worker believed an answer ({answer[1]}) that the cell never gave to its call"
+
+    return check
+
+
+@invariant("P13", MemoryDatabase)
+def reports_are_counted(database: MemoryDatabase) -> Check:
+    """Under one fence reports are applied in the order of their numbers, each once."""
+    new = unread(database.history)
+
+    def check() -> Iterator[str]:
+        for before, after, command in new():
+            if before is None or not isinstance(command, Report) or command.job_id != after.id:
+                continue
+            last, now = before.last_report, after.last_report
+            expected = last.number + 1 if last.fence == now.fence else 1
+            if now.number != expected:
+                yield f"report {now.number} of job {after.id} was applied under fence {now.fence} in the place of {expected}"
 
     return check
 
@@ -197,9 +219,9 @@ def waiters_take_their_turns(database: MemoryDatabase) -> Check:
     def check() -> Iterator[str]:
         promoted = [after for before, after, _ in new() if before is not None and _planned(before, after)]
         for job in promoted:
-            operation = CATALOG[job.operation, job.operation_version]
+            operation = _operation(job)
             hold = database.instances[job.instance_id].hold
-            if hold is not Hold.NONE and not operation.on_hold:
+            if hold is not Hold.NONE and operation is not None and not operation.on_hold:
                 yield f"job {job.id} ({job.operation}) was begun on an instance that is {hold}"
             waiting = [
                 j for j in database.jobs.values() if j.instance_id == job.instance_id and j.state is JobState.WAITING
@@ -212,8 +234,8 @@ def waiters_take_their_turns(database: MemoryDatabase) -> Check:
 
 
 def _turn(job: Job) -> tuple[bool, int]:
-    operation: Operation = CATALOG[job.operation, job.operation_version]
-    return (not operation.preempts, job.number)
+    operation = _operation(job)
+    return (operation is None or not operation.preempts, job.number)
 
 
 @invariant("P5", MemoryDatabase)
@@ -292,7 +314,8 @@ class NothingIsMadeUnannounced:
         for entry in self._new():
             call = entry.call
             known = self._system.database.effects.get(call.instance, {})
-            if entry.act is Act.MADE and (call.slot, call.key) not in known and self._system.atomic:
+            watched = self._system.atomic and not self._system.database.forgetful
+            if entry.act is Act.MADE and (call.slot, call.key) not in known and watched:
                 yield f"{call.key} was made in {call.slot} of {call.instance}, and the effects table does not know it"
 
 
@@ -387,7 +410,7 @@ def nothing_is_left_half_way(system: System) -> Check:
             if unproven and instance.hold is Hold.NONE:
                 yield f"{instance.name} is at rest, and nobody knows of {', '.join(unproven)}"
         for job in database.jobs.values():
-            if job.reason is Reason.DEADLINE:
+            if job.reason is Reason.DEADLINE and not system.in_a_hurry:
                 yield f"job {job.id} ({job.operation}) has run into its deadline: {job.failure and job.failure.message}"
 
     return check
@@ -401,7 +424,7 @@ def what_is_left_is_told(database: MemoryDatabase) -> Check:
     def check() -> Iterator[str]:
         for before, after, _command in new():
             ended = after.state.terminal and (before is None or not before.state.terminal)
-            forward = CATALOG[after.operation, after.operation_version].forward_only
+            forward = ended and (operation := _operation(after)) is not None and operation.forward_only
             if ended and after.residue and not forward and database.instances[after.instance_id].hold is Hold.NONE:
                 yield f"job {after.id} has left {', '.join(after.residue)}, and its instance is not on hold"
             left = [s.slot for s in after.steps if s.slot and s.state is StepState.UNDO_FAILED]

@@ -365,6 +365,7 @@ class System:
     product: Outline = field(default_factory=lambda: outline())
     place: Callable[[Faults, Strength], MemoryTarget] = MemoryTarget
     renderer: Renderer = field(default_factory=lambda: SimRenderer())
+    in_a_hurry: bool = False  # jobs have so little time that they run into their deadlines
     signed: bool = False  # whether workers speak real HTTP
     answers: dict[str, list[Any]] = field(default_factory=dict)  # to each key, in order
     reused: list[tuple[str, Any]] = field(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from dataclasses import replace
 
 from sim import vendors
 from sim.nemesis import DRIFT, LEASE_SECONDS, Nemesis, without
-from sim.system import CALL_SECONDS, LOOK_EVERY, System
+from sim.system import AT_ANY_TIME, CALL_SECONDS, LOOK_EVERY, System
 from sim.world import Scenario, World
 from spectrum.core.jobs.table import Hold, JobState, Reason
+from spectrum.core.plan import Given, Operation, Plan
 from spectrum.operations import CATALOG
 from spectrum.providers.protocol import Strength
 
@@ -19,14 +20,16 @@ PATIENCE = 6 * 3600.0  # seconds in which everything has to come to its end with
 SIGNED_EVERY = 97  # seeds: no multiple of the number of modes, so that each mode has its share
 PRACTICE = 10.0  # seconds in which a calm system gets work to do
 AN_HOUR = 3600.0
+HURRY = 12.0  # seconds that a job may take, and its undoing
 
 
-def system(strength: Strength, *, signed: bool | None = None, **options: Any) -> Scenario:
+def system(strength: Strength, *, signed: bool | None = None, hurry: bool = False) -> Scenario:
     """Everything fails; then it heals, and all comes to its end. One seed of a hundred speaks real HTTP, or all do."""
 
     async def scenario(world: World) -> None:
         real = world.loop.seed % SIGNED_EVERY == 0 if signed is None else signed
-        it = System(world, strength, signed=real, **options)
+        catalog = {place: _hurried(operation) for place, operation in AT_ANY_TIME.items()} if hurry else AT_ANY_TIME
+        it = System(world, strength, signed=real, catalog=catalog, in_a_hurry=hurry)
         it.begin()
         vendors.begin(it)
         # What vanishes by itself stays away until there is healing.
@@ -37,6 +40,15 @@ def system(strength: Strength, *, signed: bool | None = None, **options: Any) ->
         await _to_rest(it)
 
     return scenario
+
+
+def _hurried(operation: Operation) -> Operation:
+    """With so little time that a pause or an outage uses it up; what only goes forward has the time it needs."""
+
+    def plan(given: Given) -> Plan:
+        return replace(operation.plan(given), job_seconds=HURRY, unwind_seconds=HURRY)
+
+    return operation if operation.forward_only else replace(operation, plan=plan)
 
 
 async def _to_rest(it: System) -> None:
@@ -97,6 +109,7 @@ async def _target_away(it: System) -> None:
 TRIALS: dict[str, Callable[[], Scenario]] = {
     "system-atomic": lambda: system(Strength.ATOMIC),
     "system-best-effort": lambda: system(Strength.BEST_EFFORT),
+    "in-a-hurry": lambda: system(Strength.ATOMIC, hurry=True),
     "system-signed": lambda: system(Strength.ATOMIC, signed=True),
     "nothing-fails": lambda: one_thing(_nothing, customers=3, rest=10.0),
     "database-away": lambda: one_thing(_database_away, customers=5, rest=3.0),
@@ -104,7 +117,8 @@ TRIALS: dict[str, Callable[[], Scenario]] = {
 }
 
 MIX = (
-    *("system-atomic",) * 26,
+    *("system-atomic",) * 24,
+    *("in-a-hurry",) * 2,
     *("system-best-effort",) * 18,
     *("nothing-fails",) * 2,
     "database-away",

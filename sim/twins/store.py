@@ -103,6 +103,7 @@ class MemoryDatabase:
     changes: list[Changed] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
     up: bool = True
+    forgetful: bool = False  # it loses commits, as no database should: what rests on them is not judged
     ahead: timedelta = timedelta(0)  # by how much the machine's clock is wrong
     flushing: dict[str, tuple[float, frozenset[InstanceId]]] = field(default_factory=dict)  # since when, of what
     look_at: dict[InstanceId, datetime] = field(default_factory=dict)
