@@ -358,7 +358,9 @@ class JobRun:
         context = StepContext(self, step)
         opposite = undecided = 0
         while True:
-            seen = await self.provider.observe(Call(self.instance.id, step.slot or "", "", self.job.fence))
+            # The step's own time is for what goes on there, not for one look whose answer was lost.
+            async with asyncio.timeout(SURVEY_SECONDS):
+                seen = await self.provider.observe(Call(self.instance.id, step.slot or "", "", self.job.fence))
             match self._as_wanted(step, seen):
                 case True:
                     adopt = self._action(step).adopt
