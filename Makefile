@@ -51,7 +51,7 @@ test: setup ## run every test, fast ones first
 	@$(BIN)/pytest -n auto --dist worksteal
 
 sagas: setup ## play every situation of every operation in the saga harness
-	@SPECTRUM_TEST_SAGAS=all $(BIN)/pytest -n auto --dist worksteal tests/sagas
+	@SPECTRUM_LEDGER=$(LEDGER) SPECTRUM_TEST_SAGAS=all $(BIN)/pytest -n auto --dist worksteal tests/sagas
 
 SEEDS ?= 1-200
 sim: setup ## run the whole system in the seeded simulator: make sim SEEDS=1-200 (LEDGER=1 adds the run to docs/proof)

@@ -130,17 +130,21 @@ def an_owner_has_a_living_lease(database: MemoryDatabase) -> Check:
     """A job is given to nobody whose lease has ended, and nobody gets another answer under a claim number that was answered."""
     new = unread(database.history)
     granted: dict[tuple[str, int], tuple[tuple[str, int], ...]] = {}
+    highest: dict[str, int] = {}
 
     def check() -> Iterator[str]:
         claimed = False
         for before, after, _command in new():
             if after.owner is not None and (before is None or before.fence != after.fence):
                 claimed = True
+                if after.fence <= highest.get(after.instance_id, 0):
+                    yield f"job {after.id} was claimed under fence {after.fence}, its instance had a higher one"
                 lease = database.leases[after.owner.lease_id]
                 if not lease.live or lease.incarnation != after.owner.incarnation:
                     yield f"job {after.id} was given to lease {lease.id}, which has ended"
                 if before is not None and before.not_before and before.not_before > database.clock:
                     yield f"job {after.id} was claimed before {before.not_before}"
+            highest[after.instance_id] = max(highest.get(after.instance_id, 0), after.fence)
         for lease in database.leases.values() if claimed else ():
             place = (lease.id, lease.claim)
             if granted.setdefault(place, lease.claim_answer) != lease.claim_answer:
@@ -336,9 +340,16 @@ class WhatWasThereComesBack:
             all_back = all(step.state in UNWOUND for step in after.steps)
             if undone and all_back and not after.residue and before is not None and not before.state.terminal:
                 now, then = self._wanted(after), self._then[after.id]
+                yield from self._unproven(after)
                 for slot in {step.slot for step in after.steps if step.slot}:
                     if now.get(slot) != then.get(slot):
                         yield f"job {after.id} has {after.state} and left {slot} wanted as {now.get(slot)}, not as {then.get(slot)}"
+
+    def _unproven(self, job: Job) -> Iterator[str]:
+        touched = {step.slot for step in job.steps if step.touched}
+        for effect in self._database.effects.get(job.instance_id, {}).values():
+            if effect.slot in touched and not (effect.proven or effect.replaced):
+                yield f"job {job.id} has {job.state}, and nobody has seen {effect.slot} undone"
 
     def _wanted(self, job: Job) -> dict[str, str]:
         return {e.slot: e.key for e in self._database.effects.get(job.instance_id, {}).values() if e.present}

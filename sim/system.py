@@ -366,6 +366,7 @@ class System:
     place: Callable[[Faults, Strength], MemoryTarget] = MemoryTarget
     renderer: Renderer = field(default_factory=lambda: SimRenderer())
     in_a_hurry: bool = False  # jobs have so little time that they run into their deadlines
+    queue_seconds: float = 3600.0  # that a job may wait for its turn
     signed: bool = False  # whether workers speak real HTTP
     answers: dict[str, list[Any]] = field(default_factory=dict)  # to each key, in order
     reused: list[tuple[str, Any]] = field(

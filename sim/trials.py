@@ -23,15 +23,16 @@ AN_HOUR = 3600.0
 HURRY = 12.0  # seconds that a job may take, and its undoing
 
 
-def system(strength: Strength, *, signed: bool | None = None, hurry: bool = False) -> Scenario:
+def system(strength: Strength, *, signed: bool | None = None, hurry: bool = False, rest: float = 15.0) -> Scenario:
     """Everything fails; then it heals, and all comes to its end. One seed of a hundred speaks real HTTP, or all do."""
 
     async def scenario(world: World) -> None:
         real = world.loop.seed % SIGNED_EVERY == 0 if signed is None else signed
         catalog = {place: _hurried(operation) for place, operation in AT_ANY_TIME.items()} if hurry else AT_ANY_TIME
         it = System(world, strength, signed=real, catalog=catalog, in_a_hurry=hurry)
+        it.queue_seconds = HURRY if hurry else it.queue_seconds
         it.begin()
-        vendors.begin(it)
+        vendors.begin(it, rest=rest)
         # What vanishes by itself stays away until there is healing.
         nemesis = Nemesis(world, (it.wire,), (it.target,), (it.database,), spared=frozenset({DRIFT}))
         nemesis.begin()
@@ -109,6 +110,7 @@ async def _target_away(it: System) -> None:
 TRIALS: dict[str, Callable[[], Scenario]] = {
     "system-atomic": lambda: system(Strength.ATOMIC),
     "system-best-effort": lambda: system(Strength.BEST_EFFORT),
+    "busy": lambda: system(Strength.ATOMIC, rest=2.0),
     "in-a-hurry": lambda: system(Strength.ATOMIC, hurry=True),
     "system-signed": lambda: system(Strength.ATOMIC, signed=True),
     "nothing-fails": lambda: one_thing(_nothing, customers=3, rest=10.0),
@@ -117,7 +119,8 @@ TRIALS: dict[str, Callable[[], Scenario]] = {
 }
 
 MIX = (
-    *("system-atomic",) * 24,
+    *("system-atomic",) * 22,
+    *("busy",) * 2,
     *("in-a-hurry",) * 2,
     *("system-best-effort",) * 18,
     *("nothing-fails",) * 2,

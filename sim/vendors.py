@@ -17,7 +17,7 @@ from spectrum.core.jobs.table import Lifecycle, WaitsFor
 from spectrum.ports import new_id
 from spectrum.transports.protocol import LinkDown
 
-RESTING = ("stop", "start", "restart", "delete", "undelete", "resolve")
+RESTING = (*("stop", "start", "restart") * 3, "delete", "undelete", "resolve")
 ELSEWHERE = PoolId("pol_00000000-0000-7000-8000-000000000099")
 NO_LEASE = LeaseId("lea_00000000-0000-7000-8000-000000000099")
 
@@ -84,6 +84,7 @@ class Vendor:
                 spec=spec if operation in ("create", "start", "stop") else None,
                 new=_new_instance(instance_id, self.name, host, spec) if operation == "create" else None,
                 parameters={"retention_seconds": 30.0},
+                queue_seconds=self.system.queue_seconds,
             )
             keyed = Keyed(ORGANIZATION, "POST", f"/v1/instances/{self.name}", key, operation, _respond)
             asked = Asked(submit, keyed, name=self.name if operation == "create" else None)
@@ -98,7 +99,9 @@ class Vendor:
             self.system.reused.append((key, await self._ask(other)))
 
     async def _cancel(self, host: Host, instance_id: InstanceId) -> None:
-        jobs = [j for j in self.system.database.jobs.values() if j.instance_id == instance_id and not j.state.terminal]
+        jobs = [j for j in self.system.database.jobs.values() if j.instance_id == instance_id]
+        if host.entropy.uniform() < 0.5:
+            jobs = [job for job in jobs if not job.state.terminal]
         if jobs:
             job = jobs[int(host.entropy.uniform() * len(jobs))]
             cancel = Cancel(

@@ -37,13 +37,15 @@ T = TypeVar("T")
 STALE_FENCE = declare("a provider refused a stale fence", "a zombie reached the target")
 STALE_TOKEN = declare("a provider refused a stale token", "a late call came in under its own fence")
 ALREADY_SO = declare("an ensure found its own work", "the outcome of an earlier call was unknown")
-TAKEN = declare("an ensure met a key that is wanted", "it must answer conflict, never replace")
+TAKEN = declare(
+    "an ensure met a key that is wanted", "no operation asks for a slot that another is wanted in", not_yet=True
+)
 REPLACED = declare("an ensure removed a key that is wanted absent", "an undecidable slot is being made anew")
 NOTHING_THERE = declare("a remove found nothing", "its token has to be recorded all the same")
 REFUSED = declare(
     "a target refused a call for good", "a step that fails for good unwinds, an undo that does leaves residue"
 )
-DRIFTED = declare("a resource vanished by itself", "healing starts from it")
+DRIFTED = declare("a resource vanished by itself", "nothing heals yet", not_yet=True)
 
 FIRST_PORT = 20_000
 

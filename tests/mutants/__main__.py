@@ -7,6 +7,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from statistics import median
 
+from sim import ledger
 from tests.mutants.hunt import Found, by_name, hunt, hunt_in_sagas, remember
 from tests.mutants.library import MUTANTS
 
@@ -38,6 +39,14 @@ def main() -> int:
         print(f"survived: {name}", file=sys.stderr)
     if arguments.remember and not arguments.only:
         remember(found)
+    if arguments.ledger:
+        how = {
+            each.mutant: f"{each.ring}, {each.promise}, after {each.tried}" if each.promise else "" for each in found
+        }
+        survived, tried = len(survivors), sum(each.tried for each in found)
+        ledger.add(
+            ledger.Run("mutants", "all", len(found), "bugs", violations=survived, mutants=how, extra={"seeds": tried})
+        )
     return 1 if survivors or not all(each.right for each in found) else 0
 
 

@@ -25,7 +25,8 @@ _S, _T, _C = table.JobState, table.JobTrigger, table.Case
 
 # What it takes to see a bug, where the common mix of faults shows it too seldom.
 REFUSALS = {"provider.ensure invalid": 0.15}
-UNDOS_REFUSED = {"provider.ensure invalid": 0.15, "provider.remove invalid": 0.15}
+UNDOS_REFUSED = {"provider.ensure invalid": 0.2, "provider.remove invalid": 0.2}
+LONG_JOBS = {"provider.ensure slow": 0.5, "provider.remove slow": 0.5}
 LOSSES = {"nemesis crash": 0.2, "nemesis pause": 0.2}
 MANY_LOSSES = {"nemesis crash": 0.5, "nemesis pause": 0.5, "service never healthy": 0.2}
 ROLLBACKS = {"store rollback": 0.1}
@@ -117,6 +118,7 @@ HEARD = (
                     "        if await self._deliver_fence():"
                 },
             ),
+            Edit(Worker, "_deliver_spool", {"        self.spool.drop(news)\n": ""}),
         ),
         _P("P4"),
         rates={**LOSSES, "http drop answer": 0.2, "http drop request": 0.1},
@@ -138,18 +140,6 @@ HEARD = (
         ),
         _P("P4"),
         rates=SLOW_CALLS,
-    ),
-    Mutant(
-        "an observation is believed however old it is",
-        (
-            Edit(
-                holding,
-                "observe",
-                {"if moved or older or": "if"},
-            ),
-        ),
-        _P("P17", "P1", "exception"),
-        rates={"http slow": 0.2, "provider.survey slow": 0.2},
     ),
     Mutant(
         "a call's number is not used up",
@@ -305,7 +295,7 @@ STEPS = (
     Mutant(
         "only steps that are done are undone",
         (Edit(ending, "unwind_step", {"if step.touched else": "if step.state is StepState.DONE else"}),),
-        _P("P3", "P5"),
+        _P("P1", "P3", "P5", "Livelock"),
         rates=REFUSALS,
     ),
     Mutant(
@@ -353,7 +343,7 @@ STEPS = (
                 {"return outcome(Result.TIMEOUT, failure=failure)": "return outcome(Result.DONE)"},
             ),
         ),
-        _P("P1", "P3"),
+        _P("P1", "P3", "exception"),
         rates=HANGS,
     ),
     Mutant(
@@ -444,7 +434,8 @@ QUEUE = (
         "a hold is not respected when a waiter's turn comes",
         (Edit(ending, "_promote", {"turn.instance.hold is not Hold.NONE and not operation.on_hold": "False"}),),
         _P("P5"),
-        rates=UNDOS_REFUSED,
+        "busy",
+        {**UNDOS_REFUSED, **LONG_JOBS},
     ),
     Mutant(
         "what the clock does is decided by an old look",
@@ -458,8 +449,9 @@ QUEUE = (
                 },
             ),
         ),
-        _P("P1", "P5", "P20"),
+        _P("P1", "P5", "P6", "P20"),
         "in-a-hurry",
+        {**LONG_JOBS, "store.read refused": 0.5},
     ),
     Mutant(
         "a job that has ended can be cancelled (guard and table mask each other)",
@@ -468,6 +460,7 @@ QUEUE = (
             Entry(table.JOBS, (_S.SUCCEEDED, _T.CANCEL), {_C.ALWAYS: _S.UNWINDING}),
         ),
         _P("P5"),
+        "busy",
     ),
     Mutant(
         "a success changes nothing", (Edit(ending, "_accept", {"if lifecycle is not None:": "if False:"}),), _P("P1")
@@ -492,15 +485,18 @@ QUEUE = (
 
 TIME = (
     Mutant(
-        "deadlines count time in which nothing could be done",
-        (Edit(Turn, "effective", {"return stored + (self.around.lost - job.lost_before)": "return stored"}),),
+        "deadlines count time in which nothing could be done (the query and the decision mask each other)",
+        (
+            Edit(Turn, "effective", {"return stored + (self.around.lost - job.lost_before)": "return stored"}),
+            Edit(MemoryStore, "_is_due", {"due + lost - job.lost_before <= now": "due <= now"}),
+        ),
         _P("P1"),
         "target-away",
     ),
     Mutant(
         "a breaker never half-opens",
         (Edit(Breaker, "lets_through", {" or (self.retry_at is not None and self.retry_at <= now)": ""}),),
-        _P("P1"),
+        _P("P1", "Livelock"),
         rates={"nemesis outage": 0.5},
     ),
     Mutant(

@@ -1,4 +1,4 @@
-"""The whole system under seeded faults, on both kinds of target: no promise is broken, and the rare situations are really met."""
+"""The whole system under seeded faults: no promise is broken, and the rare situations are really met."""
 
 from __future__ import annotations
 
@@ -9,41 +9,47 @@ import pytest
 
 from sim import marks, report
 from sim.run import run
-from sim.scenarios import SCENARIOS
-from sim.twins.provider import DRIFTED, TAKEN
+from sim.scenarios import find
+from sim.trials import MIX
 
-RATES = {"nemesis drift": 0.0}  # what vanishes by itself stays away until healing exists
-FIRST = 60
-EACH = 250
-CHUNK = 19
-KINDS = ("system-atomic", "system-best-effort")
-EXPECTED = marks.declared()  # by the twins; tests declare some of their own later on
-LATER = {
-    DRIFTED: "nothing heals yet",
-    TAKEN: "no operation of the catalog asks for a slot that another one is wanted in",
-}
+SEEDS = 1_000
+CHUNK = 25
+FIRST = 100
+EXPECTED = frozenset(marks.declared())  # by the twins and the system; tests declare some of their own later on
+SEEN_SELDOM = frozenset(
+    {
+        "an undecidable slot was made anew",
+        "a quarantine was resolved",
+        "a job was poison",
+        "a spooled report was accepted",
+        "a cancel came too late",
+    }
+)
+"""Situations that the first seeds may miss: `make proof` runs enough of them, and fails without."""
 
 
-REMEMBERED = (477, 527)  # on the best-effort target: an undecidable slot is made anew, which few seeds meet
-
-
-def _play(kind: str, seeds: Iterable[int]) -> Counter[str]:
+def _play(seeds: Iterable[int]) -> Counter[str]:
     """Run the seeds; the marks that they reached."""
     reached: Counter[str] = Counter()
     for seed in seeds:
-        outcome = run(SCENARIOS[kind](), seed, rates=RATES)
+        outcome = run(find("everything"), seed)
         assert outcome.violation is None, report.verdict(outcome)
         reached += outcome.marks
     return reached
 
 
-@pytest.mark.parametrize("begin", range(FIRST + 1, EACH + 1, CHUNK))
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_promise_is_broken_whatever_fails(kind: str, begin: int) -> None:
-    _play(kind, range(begin, min(begin + CHUNK, EACH + 1)))
+@pytest.mark.parametrize("begin", range(FIRST + 1, SEEDS + 1, CHUNK))
+def test_no_promise_is_broken_whatever_fails(begin: int) -> None:
+    _play(range(begin, begin + CHUNK))
 
 
 def test_the_rare_situations_are_met() -> None:
-    reached = sum((_play(kind, range(1, FIRST + 1)) for kind in KINDS), _play("system-best-effort", REMEMBERED))
+    reached = _play(range(1, FIRST + 1))
 
-    assert set(marks.never_reached(reached, EXPECTED)) <= set(LATER)
+    assert set(marks.never_reached(reached)) & EXPECTED <= SEEN_SELDOM
+
+
+def test_every_mode_of_scheduling_plays_every_trial() -> None:
+    assert {(MIX[seed // 4 % len(MIX)], seed % 4) for seed in range(4 * len(MIX))} == {
+        (trial, mode) for trial in MIX for mode in range(4)
+    }
