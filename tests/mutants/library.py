@@ -32,7 +32,6 @@ MANY_LOSSES = {"nemesis crash": 0.5, "nemesis pause": 0.5, "service never health
 ROLLBACKS = {"store rollback": 0.1}
 LOST_ANSWERS = {"http drop answer": 0.2, "http duplicate": 0.2}
 SLOW_CALLS = {**LOSSES, "http slow": 0.2, "http duplicate": 0.2}
-LATE_CALLS = {"provider.ensure late": 0.1, "provider.remove late": 0.1, **REFUSALS}
 BLIND = {**LOSSES, "provider.ensure hang": 0.1, "provider.observe undecidable": 0.5}
 HANGS = {"provider.ensure hang": 0.1, "provider.remove hang": 0.1}
 OVERHEARD = {signed.REPEATED: 0.1}
@@ -51,9 +50,6 @@ TRUSTING_UNDO = Edit(
 )
 """An undo that makes no call where it sees nothing to be done: only a call that lands at the worst moment shows it."""
 
-_NOBODY_LOOKS = Edit(
-    JobRun, "_not_as_before", {"if step.state is StepState.UNDONE and step.slot and not": "if False and not"}
-)
 _RAISED = '{"fence": turn.raise_counter(), "owner": None}'
 
 
@@ -363,29 +359,6 @@ STEPS = (
         (Edit(_Reading, "_open", {"attempt_deadline=turn.due(job, seconds),": "attempt_deadline=None,"}),),
         _P("P20"),
     ),
-    Mutant(
-        "an undo that got no answer counts as done, and nobody looks (two that mask each other)",
-        (
-            Edit(
-                _Reading,
-                "_timeout",
-                {
-                    "state = next_step_state(step, StepTrigger.TIMEOUT) or step.state": "state = StepState.UNDONE"
-                    " if step.phase is Phase.UNDO else next_step_state(step, StepTrigger.TIMEOUT) or step.state"
-                },
-            ),
-            _NOBODY_LOOKS,
-        ),
-        _P("P3", "P1"),
-        rates={**HANGS, **REFUSALS},
-    ),
-    Mutant(
-        "an instance is unwound, and nobody looked",
-        (_NOBODY_LOOKS,),
-        _P("P3"),
-        "system-best-effort",
-        LATE_CALLS,
-    ),
 )
 
 EFFECTS = (
@@ -431,13 +404,6 @@ QUEUE = (
         _P("P5"),
     ),
     Mutant(
-        "a hold is not respected when a waiter's turn comes",
-        (Edit(ending, "_promote", {"turn.instance.hold is not Hold.NONE and not operation.on_hold": "False"}),),
-        _P("P5"),
-        "busy",
-        {**UNDOS_REFUSED, **LONG_JOBS},
-    ),
-    Mutant(
         "what the clock does is decided by an old look",
         (
             Edit(
@@ -457,7 +423,10 @@ QUEUE = (
         "a job that has ended can be cancelled (guard and table mask each other)",
         (
             Edit(asking, "cancel", {"if job.state.terminal:": "if False:"}),
-            Entry(table.JOBS, (_S.SUCCEEDED, _T.CANCEL), {_C.ALWAYS: _S.UNWINDING}),
+            *(
+                Entry(table.JOBS, (ended, _T.CANCEL), {_C.ALWAYS: _S.UNWINDING})
+                for ended in (_S.SUCCEEDED, _S.FAILED, _S.CANCELLED)
+            ),
         ),
         _P("P5"),
         "busy",

@@ -23,6 +23,12 @@ SEEN_SELDOM = frozenset(
         "a job was poison",
         "a spooled report was accepted",
         "a cancel came too late",
+        "a call's number was used already",
+        "an altered call was refused",
+        "an altered answer was not believed",
+        "an undone step was undone again",
+        "a half-undone job was rescued",
+        "a cancel met a job that was being undone",
     }
 )
 """Situations that the first seeds may miss: `make proof` runs enough of them, and fails without."""
