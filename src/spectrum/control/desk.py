@@ -145,8 +145,8 @@ class Desk:
                 now = await self._living(visit)
                 requests = await self._requests(visit, asked.room, now)
                 left = end - self.clock.monotonic()
-                if work or requests or left <= 0:
-                    return Polled(work, requests)
+                if work or requests or left <= 0 or self.wakeups.ended:
+                    return Polled(work and not self.wakeups.ended, requests)
                 pause = await self.watch.pause(pool_id, now) if asked.room.looks else seconds
                 work = await within(woken, min(left, pause, REQUESTS_RECHECK))
 

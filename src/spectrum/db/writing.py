@@ -10,6 +10,7 @@ from typing import Any
 
 from spectrum.core import ids
 from spectrum.core.breakers import Breaker
+from spectrum.core.errors import Problem
 from spectrum.core.ids import TargetId
 from spectrum.core.jobs.commands import Closing, Entry, Repeated
 from spectrum.core.jobs.model import Attempt, Effect, Instance, Job, Step
@@ -22,6 +23,7 @@ from spectrum.db.sql import query
 
 _LEASE_CLAIMED = query("lease_claimed")
 _INSTANCES_INSERT = query("instances_insert")
+_TARGETS_REMOVED = query("targets_removed")
 _INSTANCES_UPDATE = query("instances_update")
 _PLACEMENTS_INSERT = query("placements_insert")
 _JOBS_INSERT = query("jobs_insert")
@@ -86,9 +88,18 @@ class _Writing:
         changed = [w.after.instance for w in self.written if _instance_changed(w)]
         # An instance refers to its active job, and a job to its instance: the first is looked at when the transaction ends.
         await self._many(_INSTANCES_INSERT, new, rows.INSTANCES_INSERT)
+        if new:
+            await self._refuse_removed_targets(new)
         await self._many(_INSTANCES_UPDATE, changed, rows.INSTANCES_UPDATE)
         place = (lambda i: i.placement_id, lambda i: i.organization_id, lambda i: i.id, lambda i: i.target_id)
         await self._many(_PLACEMENTS_INSERT, new, place, self.now)
+
+    async def _refuse_removed_targets(self, new: Sequence[Instance]) -> None:
+        """A target can be removed between its choice and this moment; the insert has waited for that."""
+        targets = sorted({instance.target_id for instance in new})
+        removed = await self.connection.fetchrow(_TARGETS_REMOVED, targets)
+        if removed is not None:
+            raise Problem("not-allowed-now", f"The target {removed['name']} was removed meanwhile. Choose another one.")
 
     def _changed_jobs(self) -> Iterator[tuple[Job | None, Job, Written]]:
         for written in self.written:
