@@ -17,14 +17,15 @@ from spectrum.providers.protocol import Strength
 
 TROUBLE = 120.0  # seconds with faults
 PATIENCE = 6 * 3600.0  # seconds in which everything has to come to its end without them
-SIGNED_EVERY = 97  # seeds: no multiple of the number of modes, so that each mode has its share
+SIGNED_EVERY = 29  # seeds: no multiple of the number of modes, so that each mode has its share
 PRACTICE = 10.0  # seconds in which a calm system gets work to do
 AN_HOUR = 3600.0
+BLIND = {"nemesis crash": 0.2, "provider.ensure hang": 0.1, "provider.observe undecidable": 0.8}
 HURRY = 12.0  # seconds that a job may take, and its undoing
 
 
 def system(strength: Strength, *, signed: bool | None = None, hurry: bool = False, rest: float = 15.0) -> Scenario:
-    """Everything fails; then it heals, and all comes to its end. One seed of a hundred speaks real HTTP, or all do."""
+    """Everything fails; then it heals, and all comes to its end. One seed of thirty speaks real HTTP, or all do."""
 
     async def scenario(world: World) -> None:
         real = world.loop.seed % SIGNED_EVERY == 0 if signed is None else signed
@@ -39,6 +40,17 @@ def system(strength: Strength, *, signed: bool | None = None, hurry: bool = Fals
         await asyncio.sleep(TROUBLE)
         nemesis.heal()
         await _to_rest(it)
+
+    return scenario
+
+
+def blind(strength: Strength) -> Scenario:
+    """Workers are lost, and what became of their work can mostly not be seen: slots are made anew."""
+    usual = system(strength)
+
+    async def scenario(world: World) -> None:
+        world.faults.stress(BLIND)
+        await usual(world)
 
     return scenario
 
@@ -112,6 +124,7 @@ TRIALS: dict[str, Callable[[], Scenario]] = {
     "system-best-effort": lambda: system(Strength.BEST_EFFORT),
     "busy": lambda: system(Strength.ATOMIC, rest=2.0),
     "in-a-hurry": lambda: system(Strength.ATOMIC, hurry=True),
+    "blind": lambda: blind(Strength.BEST_EFFORT),
     "system-signed": lambda: system(Strength.ATOMIC, signed=True),
     "nothing-fails": lambda: one_thing(_nothing, customers=3, rest=10.0),
     "database-away": lambda: one_thing(_database_away, customers=5, rest=3.0),
@@ -122,7 +135,8 @@ MIX = (
     *("system-atomic",) * 22,
     *("busy",) * 2,
     *("in-a-hurry",) * 2,
-    *("system-best-effort",) * 18,
+    *("system-best-effort",) * 16,
+    *("blind",) * 2,
     *("nothing-fails",) * 2,
     "database-away",
     "target-away",

@@ -53,6 +53,10 @@ class Faults:
         self._endings.clear()
         self._others = 0.0
 
+    def stress(self, rates: Mapping[str, float]) -> None:
+        """These faults often, unless the run was given rates of its own for them. Called before anything begins."""
+        self._rates = {**rates, **self._rates}
+
     def heal(self) -> None:
         """From now on nothing fails: the second phase of a run, in which everything has to come to its end."""
         self.healed = True

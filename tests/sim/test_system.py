@@ -12,9 +12,9 @@ from sim.run import run
 from sim.scenarios import find
 from sim.trials import MIX
 
-SEEDS = 1_000
+SEEDS = 900
 CHUNK = 25
-FIRST = 100
+SPREAD = range(SEEDS + 1, SEEDS + 301, 3)  # a seed or two of every four: every trial and every mode
 EXPECTED = frozenset(marks.declared())  # by the twins and the system; tests declare some of their own later on
 SEEN_SELDOM = frozenset(
     {
@@ -26,12 +26,13 @@ SEEN_SELDOM = frozenset(
         "a call's number was used already",
         "an altered call was refused",
         "an altered answer was not believed",
-        "an undone step was undone again",
+        "a provider refused a stale token",
+        "a claim's answer never arrived",
         "a half-undone job was rescued",
         "a cancel met a job that was being undone",
     }
 )
-"""Situations that the first seeds may miss: `make proof` runs enough of them, and fails without."""
+"""Situations that so few seeds may miss: `make proof` runs enough of them, and fails without."""
 
 
 def _play(seeds: Iterable[int]) -> Counter[str]:
@@ -44,13 +45,13 @@ def _play(seeds: Iterable[int]) -> Counter[str]:
     return reached
 
 
-@pytest.mark.parametrize("begin", range(FIRST + 1, SEEDS + 1, CHUNK))
+@pytest.mark.parametrize("begin", range(1, SEEDS + 1, CHUNK))
 def test_no_promise_is_broken_whatever_fails(begin: int) -> None:
     _play(range(begin, begin + CHUNK))
 
 
 def test_the_rare_situations_are_met() -> None:
-    reached = _play(range(1, FIRST + 1))
+    reached = _play(SPREAD)
 
     assert set(marks.never_reached(reached)) & EXPECTED <= SEEN_SELDOM
 
