@@ -107,7 +107,22 @@ class States:
         return row
 
 
-_BLIND = frozenset({"xid", "snapshot", "ciphertext", "hash", "prefix", "version", "counter", "command_id", "plan_hash"})
+# How long a machine under load took is in `lost_…`, too.
+_BLIND = frozenset(
+    {
+        "xid",
+        "snapshot",
+        "ciphertext",
+        "hash",
+        "prefix",
+        "version",
+        "counter",
+        "command_id",
+        "plan_hash",
+        "lost_before",
+        "lost_total",
+    }
+)
 _NEW = (
     (re.compile(r"\b([a-z]{3})_[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b"), r"\1"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:[0-9.]+(Z|\+00:00|\+00)?"), "moment"),
