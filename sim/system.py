@@ -369,9 +369,10 @@ class System:
     queue_seconds: float = 3600.0  # that a job may wait for its turn
     signed: bool = False  # whether workers speak real HTTP
     answers: dict[str, list[Any]] = field(default_factory=dict)  # to each key, in order
-    reused: list[tuple[str, Any]] = field(
-        default_factory=list
-    )  # a key under which something else was asked, and the answer
+    # A key under which something else was asked, and the answer.
+    reused: list[tuple[str, Any]] = field(default_factory=list)
+    # Instances and slots that were last changed under a fence that had ended.
+    overtaken: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.database = MemoryDatabase(tolerance=3 * SWEEP_SECONDS, outlines={RELEASE: self.product})

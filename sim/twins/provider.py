@@ -72,11 +72,12 @@ class Act(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a target's ledger. `at` is virtual seconds."""
+    """One line of a target's ledger: what became of which slot by which call. `at` is virtual seconds."""
 
     at: float
     act: Act
     call: Call
+    slot: str
 
 
 @dataclass(slots=True)
@@ -249,9 +250,9 @@ class MemoryTarget:
 
     def _record(self, act: Act, call: Call, thing: Thing | None = None) -> None:
         loop = SimLoop.current()
-        self.ledger.append(Entry(loop.now, act, call))
+        what = call if thing is None else thing.call
+        self.ledger.append(Entry(loop.now, act, call, what.slot))
         if act is not Act.ARRIVED:
-            what = call if thing is None else thing.call
             right = f"under {call.fence}/{call.token}"
             loop.tell(f"{what.slot} of {call.instance}: {what.key or 'a call'} {act.value} {right}", "target")
         loop.changed()

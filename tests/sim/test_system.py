@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from sim import marks, report
+from sim.promises import OVERTAKEN
 from sim.run import run
 from sim.scenarios import find
 from sim.trials import MIX
@@ -30,6 +31,7 @@ SEEN_SELDOM = frozenset(
         "a claim's answer never arrived",
         "a half-undone job was rescued",
         "a cancel met a job that was being undone",
+        OVERTAKEN,
     }
 )
 """Situations that so few seeds may miss: `make proof` runs enough of them, and fails without."""
@@ -60,3 +62,12 @@ def test_every_mode_of_scheduling_plays_every_trial() -> None:
     assert {(MIX[seed // 4 % len(MIX)], seed % 4) for seed in range(4 * len(MIX))} == {
         (trial, mode) for trial in MIX for mode in range(4)
     }
+
+
+def test_what_lands_under_a_fence_that_has_ended_is_left_to_a_reconciler() -> None:
+    late = {"provider.ensure late": 0.3, "provider.remove late": 0.2, "provider.ensure invalid": 0.2}
+
+    outcome = run(find("system-best-effort"), 86, rates=late)
+
+    assert outcome.marks[OVERTAKEN]
+    assert outcome.violation is None, report.verdict(outcome)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from sim.choices import Choices
 from sim.run import run
 from sim.twins.faults import Ending
+from sim.twins.store import MemoryDatabase
 from sim.world import World
+from spectrum.core.jobs.commands import Report
 from spectrum.core.jobs.table import JobState, Lifecycle
 from spectrum.operations import CATALOG
 from spectrum.providers.protocol import Strength
@@ -35,12 +38,21 @@ class Unanswered(Script):
 
 @dataclass(frozen=True)
 class Ended:
-    """With what state a purge ended, after how long, and the time of its longest step; whether a look went unanswered."""
+    """With what state a purge ended, after how long, and the time of its longest step; whether a look went unanswered, and what was
+    told of that.
+    """
 
     state: JobState
     seconds: float
     longest_step: float
     hung: bool
+    told: frozenset[str]
+
+
+def _failures(database: MemoryDatabase) -> Iterator[str]:
+    for told in database.told:
+        if isinstance(told.command, Report):
+            yield from (outcome.failure.message for outcome in told.command.outcomes if outcome.failure)
 
 
 def purge(strength: Strength) -> Ended:
@@ -54,7 +66,8 @@ def purge(strength: Strength) -> Ended:
         begun = world.loop.now
         job = await stage.ended((await stage.submit("purge")).id)
         longest = max(step.step_seconds for step in job.steps)
-        found.append(Ended(job.state, world.loop.now - begun, longest, script.hung))
+        told = frozenset(_failures(stage.system.database))
+        found.append(Ended(job.state, world.loop.now - begun, longest, script.hung, told))
 
     outcome = run(scenario, FIFO)
     assert outcome.violation is None, outcome.violation
@@ -68,3 +81,8 @@ def test_one_look_without_an_answer_does_not_take_all_the_time_of_its_step(stren
     assert ended.hung
     assert ended.state is JobState.SUCCEEDED
     assert ended.seconds < 4 * SURVEY_SECONDS < ended.longest_step
+
+
+@pytest.mark.parametrize("strength", Strength)
+def test_what_is_told_of_a_look_without_an_answer_names_the_time_that_it_had(strength: Strength) -> None:
+    assert purge(strength).told == {f"No look was answered within {SURVEY_SECONDS:g} s."}
