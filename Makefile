@@ -9,7 +9,7 @@ export UV_SYSTEM_CERTS ?= 1
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down doctor check docs format test golden fuzz sim ring2 clean sagas
+.PHONY: help setup up down doctor check docs format test golden fuzz sim ring2 chaos clean sagas
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,12 @@ sim: setup ## run the whole system in the seeded simulator: make sim SEEDS=1-200
 
 ring2: setup ## interleave pairs of transactions on a real PostgreSQL: make ring2 SEEDS=0-9999
 	@$(BIN)/python -m sim pairs --seeds $(SEEDS) --jobs 2
+
+JOBS ?= 2000
+FAULTS ?= 200
+SEED ?= 1
+chaos: setup ## harm real processes under load: make chaos SEED=1 JOBS=2000 FAULTS=200
+	@$(BIN)/python -m chaos --seed $(SEED) --jobs $(JOBS) --faults $(FAULTS)
 
 clean: ## remove what can be made again
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache
