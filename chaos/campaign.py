@@ -69,6 +69,7 @@ def _run(wish: Wish, made: Cell, kinds: tuple[Kind, ...], absent: Mapping[Kind, 
             prober.forget(name)
     residents.customer.leave(residents.names)
     broken += asyncio.run(judge.inventory_is_what_is_wanted(made.admin_url, made.target))
+    broken += asyncio.run(judge.purged_means_gone(made.admin_url))
     broken += list(watcher.broken())
     claims = list(watcher.claims(nemesis.done, _worker_ids(made)))
     return Tally(

@@ -15,6 +15,7 @@ from sim.interleave.checks import broken as broken_promises
 from sim.interleave.state import States
 from spectrum.db.sql import load
 from spectrum.providers import open_provider
+from tests.providers.process.host import NOTHING, traces
 
 SCENE = "chaos"
 OWN = load(Path(__file__).parent / "queries")
@@ -92,6 +93,17 @@ async def inventory_is_what_is_wanted(admin_url: str, target: str) -> list[str]:
     return [f"P3: {what} is wanted and not there" for what in lacking] + [
         f"P3: {what} is there, an orphan" for what in orphans
     ]
+
+
+async def purged_means_gone(admin_url: str) -> list[str]:
+    """Of an instance that is purged nothing names it any more on the host: no process, account, port or group."""
+    admin = await asyncpg.connect(admin_url)
+    try:
+        ids = [row["id"] for row in await admin.fetch("SELECT id FROM instances WHERE lifecycle = 'purged'")]
+    finally:
+        await admin.close()
+    found = traces(*ids) if ids else NOTHING
+    return [f"P3: left on the host: {what}" for kind in vars(found).values() for what in sorted(kind)]
 
 
 def _lines(things: Iterable[tuple[str, str, str]]) -> Sequence[str]:

@@ -17,7 +17,7 @@ from typing import assert_never
 
 from chaos.machine import Means
 from chaos.network import Harm
-from chaos.parts import HOST, SERVERS, WORKERS, Cell
+from chaos.parts import FILLER, HOST, SERVERS, WORKERS, Cell
 
 SHORTEST, LONGEST = 0.4, 2.0  # seconds between two faults
 _REST_SECONDS = 4.0  # for a process to be itself again before it is seized anew
@@ -177,7 +177,7 @@ class Nemesis:
             case Kind.LATENCY:
                 self.cell.ways[fault.part].delay = LATENCY
             case Kind.DISK:
-                _fill(self.cell.disks[fault.part] / "filler")
+                _fill(self.cell.disks[fault.part] / FILLER)
             case Kind.CLOCK:
                 self.cell.clocks[fault.part].write_text("+1h\n" if fault.ahead else "-1h\n")
             case _:
@@ -197,7 +197,7 @@ class Nemesis:
             case Kind.LATENCY:
                 self.cell.ways[fault.part].delay = 0.0
             case Kind.DISK:
-                (self.cell.disks[fault.part] / "filler").unlink(missing_ok=True)
+                (self.cell.disks[fault.part] / FILLER).unlink(missing_ok=True)
             case Kind.CLOCK:
                 self.cell.clocks[fault.part].write_text("+0\n")
             case _:

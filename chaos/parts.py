@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import asyncpg
+import psutil
 
 from chaos.machine import Impossible, Means, faked, run
 from chaos.network import LOOPBACK, Address, Namespaces, Relay, Way, free_port, relaying
@@ -26,6 +27,8 @@ from spectrum.core.errors import SpectrumError
 from spectrum.db.embedded import Embedded
 from spectrum.local.home import Home, prepare
 from spectrum.ports import SystemEntropy
+from spectrum.providers import open_provider
+from spectrum.providers.protocol import Call
 from spectrum.sdk import Client
 from spectrum.server import DATABASE
 
@@ -34,6 +37,8 @@ SPECTRUM = (sys.executable, "-m", "spectrum.cli")
 SERVERS = ("server-1", "server-2")
 WORKERS = ("worker-1", "worker-2")
 HOST = "host"  # where both workers and all instances live
+FILLER = "filler"  # the file that makes a disk full
+LAST = 2**50  # a fence after all others
 DISKS = {"worker-1": "4m", "worker-2": "4m", HOST: "96m"}
 
 
@@ -128,7 +133,7 @@ class Cell:
         server = self.postgres.running()
         if server is not None:
             os.kill(server.pid, signal.SIGQUIT)
-            wait_until(lambda: self.postgres.running() is None, 60, "PostgreSQL's end")
+            psutil.Process(server.pid).wait(60)
         self.postgres.start()
 
     def ready(self) -> bool:
@@ -157,6 +162,7 @@ def cell(folder: Path, lease: float, skipped: Mapping[Means, str]) -> Iterator[C
         prepare(made.home)
         stack.callback(shutil.rmtree, made.home.instances, ignore_errors=True)
         _mount(made, stack)
+        stack.callback(_clear, made)
         stack.callback(made.postgres.remove)
         stack.enter_context(relaying(_start_parts(made, stack)))
         wait_until(made.ready, READY, "readiness of both control planes")
@@ -276,6 +282,21 @@ def _mount(made: Cell, stack: ExitStack) -> None:
         run("mount", "-t", "tmpfs", "-o", f"size={size},mode={mode}", "chaos", str(folder))
         stack.callback(_unmount, folder)
         made.disks[name] = folder
+
+
+def _clear(made: Cell) -> None:
+    """Purge whatever instances a run that was given up has left: nothing of it stays on the machine."""
+    for folder in made.disks.values():
+        (folder / FILLER).unlink(missing_ok=True)
+
+    async def purge() -> None:
+        provider = open_provider(made.target)
+        for instance in {item.instance for item in await provider.inventory()}:
+            await provider.remove(Call(instance, "instance/base", "", LAST, LAST))
+        await provider.close()
+
+    if (made.home.instances / "instances").exists():
+        asyncio.run(purge())
 
 
 def _unmount(folder: Path) -> None:
