@@ -20,9 +20,8 @@ def main() -> int:
     options = _parser().parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     stamina.instrumentation.set_on_retry_hooks([])  # what clients try again is no news here
-    wish = Wish(
-        options.seed, options.jobs, options.faults, options.customers, options.lease, tuple(options.only or Kind)
-    )
+    kinds = tuple(options.only or Kind)
+    wish = Wish(options.seed, options.jobs, options.faults, options.customers, options.lease, kinds, options.exactly)
     folder = Path(tempfile.mkdtemp(prefix="spectrum-chaos-"))
     folder.chmod(0o755)
     try:
@@ -47,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--customers", type=int, default=6, help="how many instances live at once")
     parser.add_argument("--lease", type=float, default=5.0, help="seconds")
     parser.add_argument("--only", type=Kind, action="append", help=f"one of: {', '.join(kind.value for kind in Kind)}")
+    parser.add_argument("--exactly", action="store_true", help="no more faults than that")
     parser.add_argument("--ledger", type=Path, help="a file to which the JSON line is appended")
     return parser
 

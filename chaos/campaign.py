@@ -27,7 +27,7 @@ RESIDENTS = 2  # instances that run throughout
 
 @dataclass(frozen=True)
 class Wish:
-    """`jobs` and `faults`: at least so many. `lease`: seconds."""
+    """`jobs` and `faults`: at least so many; `exactly`: no more faults, so that a slow machine gets done. `lease`: seconds."""
 
     seed: int
     jobs: int
@@ -35,6 +35,7 @@ class Wish:
     customers: int = 6
     lease: float = 5.0
     only: tuple[Kind, ...] = tuple(Kind)
+    exactly: bool = False
 
 
 def campaign(wish: Wish, folder: Path) -> Tally:
@@ -60,7 +61,7 @@ def _run(wish: Wish, made: Cell, kinds: tuple[Kind, ...], absent: Mapping[Kind, 
         asyncio.run(judge.keep(made.admin_url))
         crowd = Crowd([_customer(number, wish, made, ledger, prober, on) for number in range(wish.customers)])
         with crowd.at_work():
-            nemesis.rage(lambda: on() and crowd.busy())
+            nemesis.rage(lambda: crowd.busy() and (nemesis.begun < wish.faults if wish.exactly else on()))
             _say(f"{nemesis.begun} faults, {len(ledger.accepted)} jobs; everything is mended")
             _await_end(made, crowd)
         _say("every job has ended")
