@@ -73,6 +73,8 @@ class Part:
         way_in = ("nsenter", f"--net=/run/netns/{self.namespace}") if self.namespace else ()
         with self._turn, self.log.open("ab") as log:
             self.held = False
+            if self.process is not None and self.process.poll() is None:
+                return  # two faults that overlapped: the first one's end has started it
             self.process = subprocess.Popen(
                 (*way_in, *self.command), env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
