@@ -50,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     pairing = verbs.add_parser("pairs", help="interleave pairs of transactions on a real PostgreSQL (ring 2)")
     pairing.add_argument("--seeds", type=_seeds, required=True, metavar="A-B", help="one seed alone tells its story")
     pairing.add_argument("--jobs", type=int, default=1, help="processes side by side")
+    pairing.add_argument(
+        "--seconds", type=float, help="begin no other interleaving after so long; the sums are of what was done"
+    )
     pairing.add_argument("--json", type=Path, help="where to write the sums")
     pairing.set_defaults(command=_pairs)
     return parser
@@ -104,14 +107,16 @@ def _pairs(arguments: argparse.Namespace) -> int:
         print(command.story(outcome))
         return 1 if outcome.anomalies else 0
     started = time.perf_counter()
-    summary, failures = command.run(arguments.seeds, arguments.jobs)
+    summary, failures = command.run(arguments.seeds, arguments.jobs, arguments.seconds)
     for outcome in failures:
         print(command.story(outcome), end="\n\n")
     sums = json.dumps(summary.as_json(), indent=2)
     if arguments.json is not None:
         arguments.json.write_text(sums + "\n")
     print(sums)
-    print(f"{summary.interleavings} interleavings in {time.perf_counter() - started:.1f} s")
+    print(
+        f"{summary.interleavings} interleavings of {len(arguments.seeds)} seeds in {time.perf_counter() - started:.1f} s"
+    )
     return 1 if failures or summary.cycles else 0
 
 

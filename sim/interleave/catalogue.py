@@ -23,7 +23,7 @@ from sim.interleave.scenes import (
     next_report,
     signed,
 )
-from spectrum.control.sequencer import BATCH
+from spectrum.control.leader import Leader
 from spectrum.control.specs import Order
 from spectrum.control.streams import LogsWish, _Reading
 from spectrum.core.access import TOKEN_ENTROPY, make_token
@@ -316,20 +316,29 @@ async def tick(copy: Copy, scene: Scene) -> Any:
 @transaction("late", "held", whole=False)
 async def end_lease(copy: Copy, scene: Scene) -> Any:
     for lapsed in await copy.store.lapsed(LEASE_SECONDS, 10):
-        owned = await copy.store.end_lease(lapsed, "lapsed", if_not_renewed_for=LEASE_SECONDS)
-        await copy.dispatch.lose_all(owned, "its worker's lease lapsed")
+        ended = await copy.store.end_lease(lapsed, "lapsed", if_not_renewed_for=LEASE_SECONDS)
+        await copy.dispatch.lose_all(ended.owned, "its worker's lease lapsed")
 
 
 @transaction("idle", "held", "ending", whole=False)
 async def sequence(copy: Copy, scene: Scene) -> Any:
-    """One term of a sequencer."""
-    term = await copy.leading.take()
+    return await _a_term(copy.sequencer)
+
+
+@transaction("empty", "idle", "held", whole=False)
+async def seal(copy: Copy, scene: Scene) -> Any:
+    return await _a_term(copy.sealer)
+
+
+async def _a_term(leader: Leader) -> None:
+    """All that there is to do for who leads, and the end of its term."""
+    term = await leader.leading.take()
     if term is None:
-        return None
-    while await copy.log.waits() and (await copy.log.place(term, BATCH)).more:
-        await copy.leading.renew(term)
-    await copy.leading.renew(term)
-    return await copy.leading.resign(term)
+        return
+    while await leader.work(term):
+        await leader.leading.renew(term)
+    await leader.leading.renew(term)
+    await leader.leading.resign(term)
 
 
 @transaction("idle", whole=False)

@@ -23,20 +23,17 @@ WORDS = {
     "moves": ", ".join(
         f"('{before}', '{after}')" for before in sorted(REACHABLE) for after in sorted(REACHABLE[before])
     ),
+    "jobs_before": f"(SELECT * FROM {KEPT}.jobs WHERE scene = $1)",
+    "instances_before": f"(SELECT * FROM {KEPT}.instances WHERE scene = $1)",
 }
 CHECKS = load(Path(__file__).parent / "promises")
+# One statement for everything: a round trip, and planned once.
+_ALL = " UNION ALL ".join(
+    f"SELECT '{name.partition('_')[0].upper()}: ' || what AS what FROM ({text.format(**WORDS)}) AS c (what)"
+    for name, text in CHECKS.items()
+)
 
 
 async def broken(admin: Any, scene: str) -> list[str]:
     """What does not hold, a sentence each: the promise, and what breaks it. `scene`: the kept state that it began from."""
-    rows = await admin.fetch(_all(scene))
-    return [row["what"] for row in rows]
-
-
-def _all(scene: str) -> str:
-    """One statement for everything: a round trip, and prepared once a scene."""
-    words = WORDS | {"scene": f"{KEPT}.{scene}"}
-    return " UNION ALL ".join(
-        f"SELECT '{name.partition('_')[0].upper()}: ' || what AS what FROM ({text.format(**words)}) AS c (what)"
-        for name, text in CHECKS.items()
-    )
+    return [row["what"] for row in await admin.fetch(_ALL, scene)]

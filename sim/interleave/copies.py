@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sim.interleave.conductor import Conductor
 from sim.interleave.gates import GatedPool
+from spectrum.control.audit import sealer
 from spectrum.control.calls import Calls
 from spectrum.control.changes import Changes
 from spectrum.control.desk import Desk
@@ -22,9 +23,10 @@ from spectrum.control.engine import Engine
 from spectrum.control.identity import Identity
 from spectrum.control.instances import Instances
 from spectrum.control.jobs import Jobs
+from spectrum.control.leader import PADDING_SECONDS, TERM_SECONDS
 from spectrum.control.products import Products
 from spectrum.control.secrets import CellKeys
-from spectrum.control.sequencer import PADDING_SECONDS, TERM_SECONDS
+from spectrum.control.sequencer import sequencer
 from spectrum.control.streams import Streams
 from spectrum.control.sweeper import Sweeper
 from spectrum.control.targets import Targets
@@ -34,6 +36,7 @@ from spectrum.control.watch import Watch
 from spectrum.control.workers import Workers
 from spectrum.core.sealing import KEY_BYTES, Keyring
 from spectrum.core.signing import Signer
+from spectrum.db.audit import AuditChains
 from spectrum.db.leading import Leading
 from spectrum.db.log import EventLog
 from spectrum.db.losses import answerable
@@ -135,8 +138,8 @@ class Copy:
         self.sweeper = Sweeper(self.store, self.engine, self.dispatch, self.clock, self.entropy, LEASE_SECONDS)
         self.instances = Instances(self.changes, self.engine, self.clock)
         self.jobs = Jobs(self.changes, self.engine, self.wakeups, self.clock)
-        self.leading = Leading(system, "sequencer", self.name, TERM_SECONDS, PADDING_SECONDS)
-        self.log = EventLog(system, self.leading)
+        self.sequencer = sequencer(EventLog(system, self._lead("sequencer")), self.clock, self.entropy)
+        self.sealer = sealer(AuditChains(system, self._lead("sealer"), KEYS.signer), self.clock, self.entropy)
         self.housekeeping = Housekeeping(system)
         self.upkeep = Upkeep(self.housekeeping, self.clock, self.entropy)
         calls = Calls(self.workers, engine, self.clock, self.tasks)
@@ -145,7 +148,6 @@ class Copy:
             self.changes,
             calls,
             self.dispatch,
-            self.store,
             self.wakeups,
             self.watch,
             self.streams,
@@ -154,6 +156,9 @@ class Copy:
             tuning,
             PUBLIC_URL,
         )
+
+    def _lead(self, name: str) -> Leading:
+        return Leading(self.system, name, self.name, TERM_SECONDS, PADDING_SECONDS)
 
     def next_number(self) -> int:
         """Of a signed call. Each copy has its own, as if the worker had counted on."""

@@ -112,8 +112,8 @@ class Recorder:
     def _take(self, held: dict[Lock, None], locks: Sequence[Lock], step: Step) -> None:
         known = {lock[:2] for lock in held}
         new = [lock for lock in locks if lock[:2] not in known]
-        if _waits(step.text):
-            for lock in new:
+        for lock in new:
+            if _waits(step.text, lock):
                 self._follow(held, lock)
         held.update(dict.fromkeys(new))
 
@@ -209,9 +209,9 @@ def _shown(row: Any) -> Lock | None:
             return None
 
 
-def _waits(text: str) -> bool:
-    """Whether a statement may wait for the locks that it takes."""
-    return "SKIP LOCKED" not in text and "pg_try_advisory" not in text
+def _waits(text: str, lock: Lock) -> bool:
+    """Whether a statement may wait for a lock that it takes."""
+    return "pg_try_advisory" not in text if lock[0] == "advisory" else "SKIP LOCKED" not in text
 
 
 def _inserts(text: str) -> list[str]:

@@ -119,6 +119,11 @@ def pairs(names: list[str] | None = None) -> list[Pair]:
     return list(combinations_with_replacement(sorted(CATALOGUE) if names is None else names, 2))
 
 
+def solos() -> list[tuple[str, str]]:
+    """Every transaction, in each of its scenes."""
+    return [(name, scene) for name, entry in sorted(CATALOGUE.items()) for scene in entry.scenes]
+
+
 def scenes_of(pair: Pair) -> list[str]:
     """Where both matter; where there is no such scene, where either does."""
     first, second = (CATALOGUE[name].scenes for name in pair)
@@ -158,9 +163,8 @@ class Ring:
 
     async def record_locks(self) -> list[str]:
         """Every transaction alone, in each of its scenes: the cycles in the order in which all of them take their locks."""
-        for name, entry in sorted(CATALOGUE.items()):
-            for scene in entry.scenes:
-                await self.alone(name, scene)
+        for name, scene in solos():
+            await self.alone(name, scene)
         return self.locks.cycles()
 
     async def alone(self, name: str, scene: str) -> Outcome:
@@ -170,13 +174,6 @@ class Ring:
         if not outcome.anomalies:
             outcome.anomalies += await checks.broken(self.admin, scene)
         return outcome
-
-    async def in_order(self, pair: Pair, scene: str, order: Order) -> Outcome:
-        """A pair in an order that somebody chose, its locks recorded."""
-        for name in pair:
-            await self.alone(name, scene)
-        with self._recording(" beside ".join(pair)):
-            return await self._run(0, pair, scene, order)
 
     @contextmanager
     def _recording(self, who: str) -> Iterator[None]:
@@ -296,7 +293,9 @@ def _held_twice(answers: Mapping[str, Any]) -> list[str]:
 @asynccontextmanager
 async def opened(admin_url: str, database: str, urls: Mapping[Role, str]) -> AsyncIterator[Ring]:
     """A ring on a migrated database that nobody else uses. `admin_url` is a superuser's."""
-    admin: Any = await asyncpg.connect(urlunsplit(urlsplit(admin_url)._replace(path=f"/{database}")))
+    url = urlunsplit(urlsplit(admin_url)._replace(path=f"/{database}"))
+    # All that is asked once is asked again, however long it is.
+    admin: Any = await asyncpg.connect(url, statement_cache_size=400, max_cacheable_statement_size=0)
     conductor = Conductor(admin)
     copies = {name: Copy(name, conductor, urls) for name in (LEFT, RIGHT, "stage")}
     try:

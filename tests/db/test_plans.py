@@ -78,6 +78,7 @@ HOT: dict[str, tuple[Role, Arguments]] = {
     "log_new": (SYSTEM, lambda made: ("10:10:", 1000)),
     "log_place": (SYSTEM, lambda made: ([made("evt", MANY)], MANY)),
     "log_waits": (SYSTEM, lambda made: ()),
+    "audit_waits": (SYSTEM, lambda made: ()),
     "watches_due": (SYSTEM, one("pol", 3, SOON, 10, LATER)),
     "watches_next": (SYSTEM, one("pol", 3)),
     "looks": (ENGINE, lambda made: ([made("ins", 2)], SOON)),
@@ -101,7 +102,8 @@ HOT: dict[str, tuple[Role, Arguments]] = {
     "attempts_of_jobs": (API, ids("job", 2, 4)),
     "job_obstacle": (API, lambda made: (made("org", 1), made("job", 2))),
     "event_list": (API, one("org", 1, 50_000, 51, None)),
-    "audit_list": (API, lambda made: (made("org", 1), made("aud", 50_000), 51, None)),
+    "audit_list": (API, lambda made: (made("org", 1), made("aud", 50_000), 51, None, None, None)),
+    "audit_chain": (API, one("org", 1, 50_000, 51, None, None, None)),
     "token_list": (API, lambda made: (made("org", 1), "", 51)),
     "organization_list": (API, lambda made: ("", 51)),
     "product_list": (API, one("org", 1, "", 51, None)),
@@ -111,6 +113,7 @@ HOT: dict[str, tuple[Role, Arguments]] = {
     "target_list": (API, lambda made: ("", 51)),
     "worker_list": (API, lambda made: ("", 51, None)),
     "target_hold": (API, lambda made: (made("tgt", 1), made("org", 1))),
+    "target_instances": (API, one("tgt", 1)),
 }
 FILTERED: dict[str, tuple[Role, str, Arguments]] = {
     "instances of a rare product": (
@@ -131,7 +134,7 @@ FILTERED: dict[str, tuple[Role, str, Arguments]] = {
     "jobs in a rare state": (API, "job_list", lambda made: (made("org", 1), "~", 51, "cancelling", None)),
     "jobs of a rare operation": (API, "job_list", lambda made: (made("org", 1), "~", 51, None, "purge")),
     "events of an instance": (API, "event_list", lambda made: (made("org", 1), 0, 51, made("ins", 2))),
-    "audit of an instance": (API, "audit_list", lambda made: (made("org", 1), "", 51, made("ins", 2))),
+    "audit of an instance": (API, "audit_list", lambda made: (made("org", 1), "", 51, made("ins", 2), None, None)),
     "jobs of a small organization": (API, "job_list", lambda made: (made("org", 8), "~", 51, None, None)),
     "events from the start": (API, "event_list", lambda made: (made("org", 8), 0, 51, None)),
 }

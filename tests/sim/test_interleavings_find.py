@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-import structlog
 
-from sim.interleave import command
 from sim.interleave.catalogue import CATALOGUE, Transaction
 from sim.interleave.copies import Copy
-from sim.interleave.ring import Pair, Ring, opened
+from sim.interleave.ring import Pair, Ring
 from sim.interleave.scenes import Scene
 from spectrum.control import changes, targets, workers
-from spectrum.core.jobs.store import Verdict
+from spectrum.core.jobs.store import Settlement
 from spectrum.db import store
 from spectrum.db.pools import SET_SCOPE, Role
 from spectrum.db.sql import query
-from tests.postgres import Database
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quiet")]
 
 SEEDS = range(60)
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    command.quiet()
-    yield
-    structlog.reset_defaults()
-
-
-@pytest.fixture
-async def ring(database: Database) -> AsyncIterator[Ring]:
-    async with opened(database.admin_url, database.name, database.urls) as made:
-        yield made
 
 
 async def found(ring: Ring, pair: Pair, scene: str) -> list[str]:
@@ -69,8 +52,8 @@ async def test_a_lock_that_is_not_taken_is_missed(
 async def test_a_lost_commit_that_is_believed_to_be_done_is_found_out(
     ring: Ring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def trusting(self: object, transaction: str) -> Verdict:
-        return Verdict.COMMITTED
+    async def trusting(self: object, transaction: str) -> Settlement:
+        return Settlement.COMMITTED
 
     monkeypatch.setattr(store.PostgresStore, "settle", trusting)
     assert await found(ring, ("create", "publish"), "idle")

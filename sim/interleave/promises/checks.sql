@@ -1,5 +1,5 @@
 -- What must hold of the database after any interleaving: each query finds what breaks its promise, a sentence each. Braces name words of
--- `core.jobs.table`, and the kept state that the interleaving began from.
+-- `core.jobs.table`, and rows of the kept state that the interleaving began from.
 
 -- name: p1_one_active_job
 -- An instance has at most one active job.
@@ -41,25 +41,25 @@ WHERE j.state = 'succeeded' AND steps.state NOT IN ('done', 'skipped');
 -- name: p4_new_owner_new_fence
 -- Whoever gets or loses a job does so under another fence.
 SELECT 'job ' || j.id || ' changed hands under fence ' || j.fence
-FROM jobs j JOIN {scene}_jobs b USING (id)
+FROM jobs j JOIN {jobs_before} b USING (id)
 WHERE j.lease_id IS DISTINCT FROM b.lease_id AND j.fence = b.fence AND j.state NOT IN ({terminal});
 
 -- name: p5_transitions_of_the_table
 -- A job went where the transition table leads, in any number of steps.
 SELECT 'job ' || j.id || ' went from ' || b.state || ' to ' || j.state
-FROM jobs j JOIN {scene}_jobs b USING (id)
+FROM jobs j JOIN {jobs_before} b USING (id)
 WHERE (b.state, j.state) NOT IN ({moves});
 
 -- name: p5_versions_and_fences_grow
 -- A job that changed has a higher version; neither version nor fence falls.
 SELECT 'job ' || j.id || ': version ' || b.version || ' became ' || j.version || ', fence ' || b.fence || ' ' || j.fence
-FROM jobs j JOIN {scene}_jobs b USING (id)
+FROM jobs j JOIN {jobs_before} b USING (id)
 WHERE j.version < b.version OR j.fence < b.fence OR (j.version = b.version AND (j.state, j.fence, j.lease_id) IS DISTINCT FROM (b.state, b.fence, b.lease_id));
 
 -- name: p5_instance_versions_grow
 -- Neither version nor counter of an instance falls.
 SELECT 'instance ' || i.id || ': version ' || b.version || ' became ' || i.version || ', counter ' || b.counter || ' ' || i.counter
-FROM instances i JOIN {scene}_instances b USING (id)
+FROM instances i JOIN {instances_before} b USING (id)
 WHERE i.version < b.version OR i.counter < b.counter;
 
 -- name: p5_ended_jobs_have_no_open_attempt
@@ -113,9 +113,9 @@ FROM events a JOIN events b ON a.subject = b.subject AND a.sequence < b.sequence
 
 -- name: p7_cursor_at_the_end_of_the_log
 -- The sequencer's cursor is where the log ends.
-SELECT 'the cursor is at ' || c.position || ', the log at ' || max(e.position)
-FROM cursors c, events e
-GROUP BY c.position HAVING max(e.position) IS DISTINCT FROM nullif(c.position, 0);
+SELECT 'the cursor is at ' || c.position || ', the log at ' || e.last
+FROM cursors c CROSS JOIN (SELECT coalesce(max(position), 0) AS last FROM events) AS e
+WHERE c.position <> e.last;
 
 -- name: p9_keys_name_jobs_that_are_there
 -- The job that a key was answered with is there.
@@ -126,13 +126,9 @@ WHERE id = substr(location, 10));
 
 -- name: p10_jobs_are_submitted_once
 -- A job has one audit row of its submit.
-SELECT 'job ' || id || ' was submitted ' || (SELECT count(*)
-FROM audit
-WHERE subject = jobs.id AND action = 'job.submitted') || ' times'
-FROM jobs
-WHERE (SELECT count(*)
-FROM audit
-WHERE subject = jobs.id AND action = 'job.submitted') <> 1;
+SELECT 'job ' || j.id || ' was submitted ' || count(a.id) || ' times'
+FROM jobs j LEFT JOIN audit a ON a.subject = j.id AND a.action = 'job.submitted'
+GROUP BY j.id HAVING count(a.id) <> 1;
 
 -- name: p10_tokens_are_audited
 -- A token has the audit row of who made it.
@@ -147,6 +143,33 @@ SELECT 'job ' || j.id || ' has ' || j.state || ', audited ' || count(a.id) || ' 
 FROM jobs j LEFT JOIN audit a ON a.subject = j.id AND a.action = 'job.' || j.state
 WHERE j.state IN ({terminal})
 GROUP BY j.id HAVING count(a.id) <> 1;
+
+-- name: p10_seals_without_a_gap
+-- The seals of an organization are numbered from 1 without a gap or a double.
+SELECT 'organization ' || organization_id || ' has ' || count(*) || ' seals up to number ' || max(seal_number)
+FROM audit
+WHERE seal_number IS NOT NULL
+GROUP BY organization_id HAVING count(*) <> max(seal_number) OR count(DISTINCT seal_number) <> count(*);
+
+-- name: p10_seals_follow_each_other
+-- A seal holds the hash of the one before it.
+SELECT 'seal ' || a.seal_number || ' of ' || a.organization_id || ' does not follow the one before it'
+FROM audit a JOIN audit b ON b.organization_id = a.organization_id AND b.seal_number = a.seal_number - 1
+WHERE a.seal_previous <> b.seal_hash;
+
+-- name: p10_heads_at_the_end_of_their_chains
+-- The head of a chain is its last seal.
+SELECT 'the head of ' || organization_id || ' is number ' || number || ', which is not the end of its chain'
+FROM audit_heads h
+WHERE ROW (number, hash) IS DISTINCT FROM (SELECT ROW (seal_number, seal_hash) FROM audit a
+WHERE a.organization_id = h.organization_id AND seal_number IS NOT NULL ORDER BY seal_number DESC LIMIT 1);
+
+-- name: p10_chains_have_heads
+-- Where something is sealed there is a head.
+SELECT DISTINCT 'the chain of ' || organization_id || ' has no head'
+FROM audit a
+WHERE seal_number IS NOT NULL AND NOT EXISTS (SELECT FROM audit_heads h
+WHERE h.organization_id = a.organization_id);
 
 -- name: p13_revoked_workers_have_no_lease
 -- A revoked worker has no living lease.

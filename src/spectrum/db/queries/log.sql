@@ -29,7 +29,7 @@ WITH new AS MATERIALIZED (
     WHERE position IS NULL
       AND ($1::text IS NULL
            OR (xid >= pg_snapshot_xmin($1::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)))
-    ORDER BY xid LIMIT $2
+    ORDER BY xid, id LIMIT $2
 )
 SELECT e.id, e.subject, e.sequence, e.recorded_at, pg_current_snapshot()::text AS snapshot, (SELECT count(*) FROM new) AS found
 FROM (SELECT subject, max(sequence) AS last FROM new GROUP BY subject) AS s
