@@ -21,7 +21,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     stamina.instrumentation.set_on_retry_hooks([])  # what clients try again is no news here
     kinds = tuple(options.only or Kind)
-    wish = Wish(options.seed, options.jobs, options.faults, options.customers, options.lease, kinds, options.exactly)
+    wish = Wish(
+        options.seed, options.jobs, options.faults, options.customers, options.lease, kinds, exactly=options.exactly
+    )
     folder = Path(tempfile.mkdtemp(prefix="spectrum-chaos-"))
     folder.chmod(0o755)
     try:

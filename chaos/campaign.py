@@ -18,16 +18,18 @@ from chaos.nemesis import Kind, Nemesis, faults, left_out
 from chaos.parts import HOST, READY, WORKERS, Cell, ChaosError, cell, wait_until
 from chaos.prober import Prober
 from chaos.tally import Tally, counted
-from chaos.watcher import Watcher
+from chaos.watcher import Watcher, facts
 from spectrum.sdk.folder import collect
 
 HELLO = Path(__file__).parent.parent / "tests" / "products" / "hello" / "compose.yaml"
-RESIDENTS = 2  # instances that run throughout
 
 
 @dataclass(frozen=True)
 class Wish:
-    """`jobs` and `faults`: at least so many; `exactly`: no more faults, so that a slow machine gets done. `lease`: seconds."""
+    """`jobs` and `faults`: at least so many; `exactly`: no more faults, so that a slow machine gets done. `lease`: seconds.
+
+    `customers`: instances at once that come and go; `residents`: instances that run throughout.
+    """
 
     seed: int
     jobs: int
@@ -35,6 +37,7 @@ class Wish:
     customers: int = 6
     lease: float = 5.0
     only: tuple[Kind, ...] = tuple(Kind)
+    residents: int = 2
     exactly: bool = False
 
 
@@ -72,7 +75,7 @@ def _run(wish: Wish, made: Cell, kinds: tuple[Kind, ...], absent: Mapping[Kind, 
     broken += asyncio.run(judge.inventory_is_what_is_wanted(made.admin_url, made.target))
     broken += asyncio.run(judge.purged_means_gone(made.admin_url))
     broken += list(watcher.broken())
-    claims = list(watcher.claims(nemesis.done, _worker_ids(made)))
+    claims = list(watcher.claims(nemesis.done, _worker_ids(made), asyncio.run(facts(made.admin_url))))
     return Tally(
         seed=wish.seed,
         lease=wish.lease,
@@ -101,7 +104,7 @@ class Residents:
 def _settle(wish: Wish, made: Cell, ledger: Ledger, prober: Prober) -> Residents:
     """Instances that nobody touches: they have to answer from the first fault to the last."""
     customer = _customer(wish.customers, wish, made, ledger, prober, lambda: False)
-    names = tuple(f"resident-{number}" for number in range(RESIDENTS))
+    names = tuple(f"resident-{number}" for number in range(wish.residents))
     for name in names:
         if customer.act("create", name) != "succeeded":
             raise ChaosError(f"the instance {name} did not come to be, before any fault")
@@ -114,7 +117,7 @@ def _customer(number: int, wish: Wish, made: Cell, ledger: Ledger, prober: Probe
 
 
 def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
+    print(f"{time.strftime('%T')} {what}", file=sys.stderr, flush=True)
 
 
 def _publish(made: Cell) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import asyncpg
 
 from chaos.load import Ledger
+from chaos.parts import ChaosError, wait_until
 from sim.interleave.checks import CHECKS, WORDS
 from sim.interleave.checks import broken as broken_promises
 from sim.interleave.state import States
@@ -20,6 +22,7 @@ from tests.providers.process.host import NOTHING, traces
 SCENE = "chaos"
 OWN = load(Path(__file__).parent / "queries")
 COUNT = len(CHECKS) + len(OWN)
+LAST_BREATH = 30.0  # seconds for a supervisor to end after its instance was purged
 
 _WANTED = """
 SELECT instance_id, slot, effect_key FROM effects JOIN instances i ON i.id = instance_id
@@ -102,6 +105,8 @@ async def purged_means_gone(admin_url: str) -> list[str]:
         ids = [row["id"] for row in await admin.fetch("SELECT id FROM instances WHERE lifecycle = 'purged'")]
     finally:
         await admin.close()
+    with contextlib.suppress(ChaosError):
+        wait_until(lambda: not ids or traces(*ids) == NOTHING, LAST_BREATH, "the end of the last supervisor")
     found = traces(*ids) if ids else NOTHING
     return [f"P3: left on the host: {what}" for kind in vars(found).values() for what in sorted(kind)]
 

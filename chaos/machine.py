@@ -45,10 +45,10 @@ def missing() -> Mapping[Means, str]:
     for means, trial in _TRIALS.items():
         try:
             if means is Means.NFTABLES and Means.NAMESPACES in found:
-                raise Impossible("needs network namespaces")
+                raise Impossible("there are no network namespaces")
             trial()
         except Impossible as error:
-            found[means] = str(error)
+            found[means] = f"{error}: {_REMEDIES[means]}"
     return found
 
 
@@ -108,7 +108,7 @@ def faked(offset: Path) -> Mapping[str, str]:
     root = Path("/")
     found = [path for pattern in LIBFAKETIME for path in root.glob(pattern.lstrip("/"))]
     if not found:
-        raise Impossible("libfaketime is not installed (apt-get install faketime)")
+        raise Impossible("libfaketime is not installed")
     return {
         "LD_PRELOAD": str(found[0]),
         "FAKETIME_TIMESTAMP_FILE": str(offset),
@@ -117,6 +117,12 @@ def faked(offset: Path) -> Mapping[str, str]:
     }
 
 
+_REMEDIES = {
+    Means.NAMESPACES: "run as root, with iproute2",
+    Means.NFTABLES: "run as root, with network namespaces and nftables (apt-get install nftables)",
+    Means.TMPFS: "run as root, where mounting is allowed",
+    Means.FAKETIME: "apt-get install faketime",
+}
 _TRIALS: Mapping[Means, Callable[[], None]] = {
     Means.NAMESPACES: _try_namespaces,
     Means.NFTABLES: _try_nftables,

@@ -1,4 +1,4 @@
-"""What does the harm: a seeded, endless stream of faults, and the hand that begins and mends each."""
+"""What does the harm: a seeded, endless stream of faults in bouts, and the hand that begins and mends each."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from typing import assert_never
 from chaos.machine import Means
 from chaos.network import Harm
 from chaos.parts import FILLER, HOST, SERVERS, WORKERS, Cell
+from chaos.tally import SLACK
 
-SHORTEST, LONGEST = 0.4, 2.0  # seconds between two faults
+SHORTEST, LONGEST = 0.4, 2.0  # seconds between two faults of a bout
+BOUT = 10  # faults, after which all is mended and left alone for as long as a promise about time may take
 _REST_SECONDS = 4.0  # for a process to be itself again before it is seized anew
-LATENCY = 0.15  # seconds for each piece of a stream
+LATENCY = 0.05  # seconds for each piece of a stream, each way
 BLOCK = 1 << 16
 
 
@@ -97,6 +99,8 @@ def faults(seed: int, lease: float, kinds: tuple[Kind, ...]) -> Iterator[Fault]:
     until: dict[tuple[Organ, str], float] = {}
     at = 0.0
     for number in itertools.count(1):
+        if until and number % BOUT == 1:
+            at = max(until.values()) + lease + SLACK
         at += chance.uniform(SHORTEST, LONGEST)
         free = [
             (kind, part) for kind in kinds for part in _PARTS[kind][1] if until.get((_PARTS[kind][0], part), 0.0) < at
@@ -126,7 +130,7 @@ def _lasts(chance: random.Random, kind: Kind, lease: float) -> float:
 
 @dataclass(frozen=True)
 class Done:
-    """A fault as it was: moments of the monotonic clock."""
+    """A fault as it was: moments of this machine's clock, by which PostgreSQL decides too."""
 
     fault: Fault
     began: float
@@ -142,16 +146,17 @@ class Nemesis:
     _under_way: list[tuple[float, int, Fault, float]] = field(default_factory=list)
 
     def rage(self, on: Callable[[], bool]) -> None:
-        """Do harm as long as it may go on; then mend everything."""
-        start = time.monotonic()
+        """Do harm as long as it may go on; then mend everything. What comes late delays what comes after it as much."""
+        start = time.time()
         for fault in self.stream:
-            while on() and time.monotonic() - start < fault.at:
-                self._mend(time.monotonic())
+            while on() and time.time() - start < fault.at:
+                self._mend(time.time())
                 self.cell.look_after()
                 time.sleep(0.02)
             if not on():
                 break
-            began = time.monotonic()
+            began = time.time()
+            start = began - fault.at
             self._begin(fault)
             self.begun += 1
             heapq.heappush(self._under_way, (began + fault.seconds, fault.number, fault, began))
@@ -161,7 +166,7 @@ class Nemesis:
         while self._under_way and self._under_way[0][0] <= until:
             _, _, fault, began = heapq.heappop(self._under_way)
             self._end(fault)
-            self.done.append(Done(fault, began, time.monotonic()))
+            self.done.append(Done(fault, began, time.time()))
 
     def _begin(self, fault: Fault) -> None:
         match fault.kind:

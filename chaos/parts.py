@@ -315,4 +315,9 @@ def _clock(made: Cell, name: str) -> Mapping[str, str]:
 
 
 def _inherited() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("SPECTRUM_")}
+    """Parts that are killed often start from bytecode, whatever their developer prefers."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("SPECTRUM_") and name != "PYTHONDONTWRITEBYTECODE"
+    }

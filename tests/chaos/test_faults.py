@@ -7,8 +7,9 @@ from itertools import islice, pairwise
 import pytest
 
 from chaos.machine import Means
-from chaos.nemesis import LONGEST, Fault, Kind, faults, left_out
+from chaos.nemesis import BOUT, LONGEST, Fault, Kind, faults, left_out
 from chaos.network import Harm, Way
+from chaos.tally import SLACK
 
 LEASE = 5.0
 
@@ -23,8 +24,17 @@ def test_the_same_seed_does_the_same_harm_and_another_seed_another() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_fault_comes_every_two_seconds_at_the_latest(seed: int) -> None:
-    assert all(after.at - before.at <= LONGEST for before, after in pairwise(first(300, seed)))
+def test_in_a_bout_a_fault_comes_every_two_seconds_at_the_latest(seed: int) -> None:
+    pairs = [pair for pair in pairwise(first(300, seed)) if pair[1].number % BOUT != 1]
+    assert all(after.at - before.at <= LONGEST for before, after in pairs)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_between_bouts_all_is_whole_for_as_long_as_a_job_may_wait_to_be_claimed_again(seed: int) -> None:
+    stream = first(300, seed)
+    for number, fault in enumerate(stream[BOUT::BOUT], 1):
+        ended = max(before.at + before.seconds for before in stream[: number * BOUT])
+        assert fault.at - ended >= LEASE + SLACK
 
 
 def test_every_kind_of_fault_comes() -> None:

@@ -9,7 +9,7 @@ import pytest
 from chaos import judge
 from chaos.load import Accepted, Ledger
 from chaos.nemesis import Done, Fault, Kind
-from chaos.watcher import Look, Watcher
+from chaos.watcher import Fact, Look, Watcher
 from spectrum.core.jobs.table import JobState
 from tests.postgres import Database
 
@@ -75,9 +75,28 @@ def test_the_time_to_the_next_claim_counts_from_the_return_and_without_other_fau
         look(20, JobState.READY, 4, 3, None, None),
         look(22, JobState.RUNNING, 5, 4, "lease-2", "w2"),
     ]
+    told = [Fact(1, "job.claimed", "w1"), Fact(19.9, "job.rescued", "w1"), Fact(21.9, "job.claimed", "w2")]
     killed, other = fault(Kind.KILL, "worker-1", 5, 10), fault(Kind.LOSS, "worker-2", 8, 14)
-    (claim,) = Watcher("", seen={"job-1": seen}).claims([killed, other], {"worker-1": "w1"})
-    assert (claim.waited, claim.quiet) == (12, 8)
+    (claim,) = Watcher("", seen={"job-1": seen}).claims([killed, other], {"worker-1": "w1"}, {"job-1": told})
+    assert claim.waited == pytest.approx(11.9)
+    assert claim.quiet == pytest.approx(7.9)
+
+
+def test_a_job_that_was_handed_back_for_a_while_is_not_counted_as_claimed_late() -> None:
+    seen = [
+        look(1, JobState.RUNNING, 3, 2, "lease-1", "w1"),
+        look(12, JobState.READY, 4, 3, None, None),
+        look(60, JobState.RUNNING, 5, 4, "lease-2", "w2"),
+    ]
+    told = [Fact(1, "job.claimed", "w1"), Fact(59.9, "job.claimed", "w2")]
+    frozen = fault(Kind.FREEZE, "worker-1", 5, 10)
+    assert list(Watcher("", seen={"job-1": seen}).claims([frozen], {"worker-1": "w1"}, {"job-1": told})) == []
+
+
+def test_a_job_that_its_worker_did_not_hold_any_more_is_nothing_to_claim_again() -> None:
+    told = [Fact(1, "job.claimed", "w1"), Fact(4, "job.succeeded", None)]
+    killed = fault(Kind.KILL, "worker-1", 5, 10)
+    assert list(Watcher("").claims([killed], {"worker-1": "w1"}, {"job-1": told})) == []
 
 
 def test_the_promises_of_a_chaos_run_hold_of_a_new_database(database: Database) -> None:

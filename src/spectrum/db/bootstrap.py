@@ -203,7 +203,7 @@ async def _connected(url: str) -> AsyncIterator[Any]:
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         where = url.rpartition("@")[2]
         raise BootstrapError(
-            f"PostgreSQL at {where} can't be entered ({error or 'no answer'}): start it or correct SPECTRUM_DATABASE_URL."
+            f"PostgreSQL at {where} can't be entered ({str(error) or 'no answer'}): start it or correct SPECTRUM_DATABASE_URL."
         ) from error
     try:
         yield connection
