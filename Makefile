@@ -72,8 +72,8 @@ ring2: setup ## interleave pairs of transactions on a real PostgreSQL: make ring
 JOBS ?= 2000
 FAULTS ?= 200
 SEED ?= 1
-chaos: setup ## harm real processes under load: make chaos SEED=1 JOBS=2000 FAULTS=200
-	@$(BIN)/python -m chaos --seed $(SEED) --jobs $(JOBS) --faults $(FAULTS)
+chaos: setup ## harm real processes under load: make chaos SEED=1 JOBS=2000 FAULTS=200 (LEDGER=1 adds the run to docs/proof)
+	@$(BIN)/python -m chaos --seed $(SEED) --jobs $(JOBS) --faults $(FAULTS) $(if $(LEDGER),--ledger)
 
 clean: ## remove what can be made again
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

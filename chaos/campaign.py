@@ -40,6 +40,11 @@ class Wish:
     residents: int = 2
     exactly: bool = False
 
+    @property
+    def bounded(self) -> bool:
+        """Whether so many faults are enough, however long the jobs take."""
+        return self.exactly or self.faults == 0
+
 
 def campaign(wish: Wish, folder: Path) -> Tally:
     """Raises `ChaosError` where the parts don't come up."""
@@ -64,7 +69,7 @@ def _run(wish: Wish, made: Cell, kinds: tuple[Kind, ...], absent: Mapping[Kind, 
         asyncio.run(judge.keep(made.admin_url))
         crowd = Crowd([_customer(number, wish, made, ledger, prober, on) for number in range(wish.customers)])
         with crowd.at_work():
-            nemesis.rage(lambda: crowd.busy() and (nemesis.begun < wish.faults if wish.exactly else on()))
+            nemesis.rage(lambda: crowd.busy() and (nemesis.begun < wish.faults if wish.bounded else on()))
             _say(f"{nemesis.begun} faults, {len(ledger.accepted)} jobs; everything is mended")
             _await_end(made, crowd)
         _say("every job has ended")
@@ -84,6 +89,7 @@ def _run(wish: Wish, made: Cell, kinds: tuple[Kind, ...], absent: Mapping[Kind, 
         left_out={kind.value: reason for kind, reason in absent.items()},
         jobs=counted(f"{each.verb} {ledger.ended.get(each.job_id, 'open')}" for each in ledger.accepted),
         refused=len(ledger.refused),
+        attempts=asyncio.run(judge.attempts(made.admin_url)),
         claims=[claim.waited for claim in claims],
         quiet_claims=[claim.quiet for claim in claims],
         asked=prober.asked,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,16 @@ async def over_the_database(admin_url: str) -> list[str]:
             rows = await admin.fetch(text.format(**WORDS))
             found += [f"{name.partition('_')[0].upper()}: {row[0]}" for row in rows]
         return found
+    finally:
+        await admin.close()
+
+
+async def attempts(admin_url: str) -> Mapping[str, int]:
+    """At steps, by cause: where nothing went wrong all are first ones, a step each."""
+    admin = await asyncpg.connect(admin_url)
+    try:
+        rows = await admin.fetch("SELECT cause, count(*) AS count FROM attempts GROUP BY cause ORDER BY cause")
+        return {row["cause"]: row["count"] for row in rows}
     finally:
         await admin.close()
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from sim.ledger import Run
+
 SLACK = 5.0  # seconds beyond a lease within which a job is claimed again
 
 
@@ -20,6 +22,7 @@ class Tally:
     left_out: Mapping[str, str]
     jobs: Mapping[str, int]  # by operation and how it ended
     refused: int
+    attempts: Mapping[str, int]  # at steps, by cause
     claims: Sequence[float]  # seconds from the part's return to the claim
     quiet_claims: Sequence[float]  # those of them without another fault
     asked: int
@@ -47,6 +50,7 @@ class Tally:
             "left_out": dict(self.left_out),
             "jobs": dict(self.jobs),
             "refused": self.refused,
+            "attempts": dict(self.attempts),
             "claims": len(self.claims),
             "claim_seconds": _spread(self.claims),
             "claim_seconds_quiet": _spread(self.quiet_claims),
@@ -59,6 +63,23 @@ class Tally:
             "broken": list(self.broken),
         }
 
+    def as_run(self) -> Run:
+        """The line of the ledger."""
+        return Run(
+            ring="chaos",
+            what=f"seed {self.seed}, lease {self.lease:g} s",
+            count=sum(self.jobs.values()),
+            unit="jobs",
+            violations=len(self.broken) + len(self.unanswered) + self.late,
+            faults=self.faults,
+            extra={
+                "seconds": round(self.seconds),
+                "probes": self.asked,
+                "jobs claimed again": len(self.claims),
+                **{f"attempts, {cause}": count for cause, count in self.attempts.items()},
+            },
+        )
+
     def lines(self) -> Iterator[str]:
         yield f"seed {self.seed}, lease {self.lease:g} s, {self.seconds:.0f} s"
         yield f"\nfaults {sum(self.faults.values())}"
@@ -67,6 +88,8 @@ class Tally:
         yield f"\njobs {sum(self.jobs.values())}"
         yield from _rows(self.jobs)
         yield f"  {'refused commands':34} {self.refused:6}"
+        yield f"\nattempts at steps {sum(self.attempts.values())}"
+        yield from _rows(self.attempts)
         yield f"\nclaimed again {len(self.claims)}"
         yield f"  {'seconds after the part was back':34} {_words(self.claims)}"
         yield f"  {'of them without another fault':34} {_words(self.quiet_claims)}"
