@@ -21,7 +21,7 @@ from spectrum.core.access import TOKEN_ENTROPY, TokenText, make_token
 from spectrum.db.pools import Role, open_pool
 from spectrum.ports import SystemEntropy
 from spectrum.server import ControlPlane
-from spectrum.settings import ServerSettings
+from spectrum.settings import ServerSettings, Tuning
 from tests.postgres import Database
 
 PUBLIC_URL = "http://127.0.0.1:8420"
@@ -118,14 +118,16 @@ class Api:
         return self.caller(token)
 
 
-async def control_plane(stack: AsyncExitStack, database: Database, folder: Path) -> ControlPlane:
+async def control_plane(
+    stack: AsyncExitStack, database: Database, folder: Path, rate_limit: float = Tuning().rate_limit
+) -> ControlPlane:
     """A copy of the control plane; copies with one folder share the cell's keys. It ends with the stack."""
     pools = {}
     for role in (Role.API, Role.ENGINE, Role.SYSTEM):
         pools[role] = await open_pool(database.urls[role], role, "test", size=4)
         stack.push_async_callback(pools[role].close)
     keys = load_or_create(folder / "master.key", ENTROPY)
-    plane = ControlPlane(ServerSettings(public_url=PUBLIC_URL), keys, pools)
+    plane = ControlPlane(ServerSettings(public_url=PUBLIC_URL, rate_limit=rate_limit), keys, pools)
     stack.push_async_callback(plane.tasks.close)
     return plane
 
