@@ -35,6 +35,7 @@ from spectrum.db.bootstrap import bootstrap, derive_passwords, make_database, qu
 from spectrum.db.embedded import Embedded
 from spectrum.db.pools import Role
 from tests.canaries import Canaries
+from tests.contracts import unlike_their_schemas
 
 ENVIRONMENT_URL = "SPECTRUM_TEST_DATABASE_URL"
 ENVIRONMENT_BINARIES = "SPECTRUM_TEST_POSTGRES"
@@ -84,11 +85,14 @@ def postgres() -> PostgresServer:
 
 @pytest.fixture
 def database(postgres: PostgresServer, canaries: Canaries) -> Iterator[Database]:
-    """A fresh database with the whole schema and an adopted cell (epoch 1), gone after the test, which leaves no secret in it."""
+    """A fresh database with the whole schema and an adopted cell (epoch 1), gone after the test. It leaves no secret in it,
+    and no event that is not as its schema says.
+    """
     with fresh_database(postgres) as made:
         yield made
         if canaries:
             assert asyncio.run(canaries.found_in_database(made.admin_url)) == []
+        assert asyncio.run(unlike_their_schemas(made.admin_url)) == []
 
 
 @contextmanager
