@@ -9,7 +9,7 @@ export UV_SYSTEM_CERTS ?= 1
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down doctor check docs format test sim clean sagas
+.PHONY: help setup up down doctor check docs format test sim bench clean sagas
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ sagas: setup ## play every situation of every operation in the saga harness
 SEEDS ?= 1-200
 sim: setup ## run the whole system in the seeded simulator: make sim SEEDS=1-200
 	@$(BIN)/python -m sim run --seeds $(SEEDS) --jobs 2
+
+bench: setup ## measure jobs a second, their latencies and what they cost (two minutes)
+	@$(BIN)/python -m bench.jobs
 
 clean: ## remove what can be made again
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache
