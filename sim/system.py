@@ -33,9 +33,9 @@ from spectrum.core.ids import (
 )
 from spectrum.core.instances import WATCHED, all_services, health_of
 from spectrum.core.jobs.commands import Answer as CommandAnswer
-from spectrum.core.jobs.commands import Cancel, Command, Hint, Holding, Release, Repeated, Report, Submit
+from spectrum.core.jobs.commands import Cancel, Hint, Holding, Release, Repeated, Report, Submit
 from spectrum.core.jobs.model import Instance, Job, Spec
-from spectrum.core.jobs.store import Asked, Keyed, Unavailable
+from spectrum.core.jobs.store import Asked, Keyed, Unavailable, Written
 from spectrum.core.jobs.table import Health, Lifecycle
 from spectrum.core.observation import Observed
 from spectrum.core.plan import Catalog
@@ -169,7 +169,7 @@ class ControlPlane:
             store, self.engine, self.dispatch, self.host.clock, self.host.entropy, LEASE_SECONDS, SWEEP_SECONDS
         )
 
-    def _committed(self, commands: Sequence[Command], hints: Sequence[Hint]) -> None:
+    def _committed(self, written: Sequence[Written], hints: Sequence[Hint]) -> None:
         for hint in hints:
             self.wakeups.wake(hint.pool_id)
 

@@ -38,7 +38,8 @@ from spectrum.control.watch import Watch
 from spectrum.control.workers import Workers
 from spectrum.core.access import read_token
 from spectrum.core.errors import SpectrumError
-from spectrum.core.jobs.commands import Command, Hint, Observe
+from spectrum.core.jobs.commands import Hint
+from spectrum.core.jobs.store import Written
 from spectrum.db.bootstrap import SigningKey, bootstrap, derive_passwords
 from spectrum.db.bootstrap import role_urls as urls_of_roles
 from spectrum.db.leading import Leading
@@ -126,7 +127,7 @@ class ControlPlane:
         self.store = PostgresStore(pools[Role.ENGINE], pools[Role.SYSTEM], self.clock)
         self.metrics = Metrics()
         self.measures = Measures(self.metrics, pools[Role.SYSTEM])
-        self.engine = Engine(self.store, CATALOG, self.clock, self.tasks, self._committed, self.measures.committed)
+        self.engine = Engine(self.store, CATALOG, self.clock, self.tasks, self._committed)
         self.dispatch = Dispatch(self.store, self.engine, self.clock, self.entropy)
         self.watch = Watch(
             pools[Role.SYSTEM], pools[Role.ENGINE], self.engine, self.entropy, tuning.observation_interval
@@ -143,10 +144,10 @@ class ControlPlane:
         self.upkeep = Upkeep(Housekeeping(system), self.clock, self.entropy)
         self.notices = Notices(system, copy, self._heard, self.wakeups.wake_all, self.clock, self.entropy)
 
-    def _committed(self, commands: Sequence[Command], hints: Sequence[Hint]) -> None:
-        # Nobody waits for observations, and there are many of them.
-        told = [command.instance_id for command in commands if not isinstance(command, Observe)]
-        topics = dict.fromkeys([*(hint.pool_id for hint in hints), *told])
+    def _committed(self, written: Sequence[Written], hints: Sequence[Hint]) -> None:
+        # Workers wait for work, people for the end of a job.
+        topics = dict.fromkeys([*(hint.pool_id for hint in hints), *(job.id for each in written for job in each.ended)])
+        self.measures.committed(written)
         self.sequencer.nudge()
         for topic in topics:
             self._heard(topic)

@@ -23,29 +23,32 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, None: 1.0}
 _ETAG = re.compile(r'(?:W/)?"([1-9][0-9]{0,15})"')
 
 
-def _services(request: Request) -> Services:
+# All of them are coroutines: the framework runs whatever is none in a thread.
+
+
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
 
-def _principal(request: Request) -> Principal:
+async def _principal(request: Request) -> Principal:
     principal: Principal = request.state.principal
     return principal
 
 
-def _mutation(request: Request) -> Mutation:
+async def _mutation(request: Request) -> Mutation:
     mutation: Mutation = request.state.mutation
     return mutation
 
 
-def _page(
+async def _page(
     limit: Annotated[int, Query(ge=1, le=200, description="At most so many items.")] = 50,
     cursor: Annotated[str, Query(max_length=500, description="`next_cursor` of the page before.")] = "",
 ) -> Page:
     return Page(limit, read_cursor(cursor) if cursor else "")
 
 
-def _wait(
+async def _wait(
     wait: Annotated[str, Query(description="Answer when the job has ended, or after this long, such as 30s.")] = "",
 ) -> float:
     if not wait:
@@ -64,7 +67,7 @@ class Precondition:
     absent: bool = False
 
 
-def _precondition(
+async def _precondition(
     if_match: Annotated[str | None, Header(description='The ETag that is to be replaced, such as "3".')] = None,
     if_none_match: Annotated[str | None, Header(description="`*`: only if there is none yet.")] = None,
 ) -> Precondition:

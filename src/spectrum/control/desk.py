@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import structlog
+
 from spectrum.control.calls import Calls
 from spectrum.control.changes import Changes
 from spectrum.control.dispatch import Caller, Dispatch
@@ -42,6 +44,8 @@ from spectrum.transports.protocol import (
     Room,
 )
 
+_log = structlog.get_logger(__name__)
+
 _SECRETS = query("secrets_of_instance")
 _DOCUMENT = query("release_document")
 _OPERATIONS = query("worker_operations")
@@ -61,6 +65,37 @@ class Visit:
     def caller(self, operations: Mapping[str, Sequence[int]]) -> Caller:
         runs = {name: frozenset(versions) for name, versions in operations.items()}
         return Caller(self.worker.id, self.worker.organization_id, self.worker.pool_id, runs)
+
+
+def _report(visit: Visit, news: News) -> Report:
+    return Report(
+        id=f"{news.job_id}/{news.fence}/{news.number}",
+        instance_id=news.instance_id,
+        organization_id=news.organization_id,
+        actor=visit.caller({}).actor,
+        job_id=news.job_id,
+        lease_id=visit.lease_id,
+        pool_id=visit.worker.pool_id,
+        fence=news.fence,
+        number=news.number,
+        outcomes=news.outcomes,
+        intents=news.intents,
+        verdict=news.verdict,
+        reopen=news.reopen,
+    )
+
+
+def _told(answer: Holding | Exception) -> Holding | wire.Refusal:
+    match answer:
+        case Holding():
+            return answer
+        case Problem():
+            if answer.slug == "forbidden":
+                _log.warning("a worker's report was refused", why=answer.detail)
+            return wire.Refusal(answer.slug, answer.detail, dict(answer.extra))
+        case _:
+            _log.error("a report failed as it should not", exc_info=answer)
+            return wire.Refusal("internal", "Something broke on our side. Send the report again.", {})
 
 
 @dataclass
@@ -98,7 +133,7 @@ class Desk:
             "poll": self._poll,
             "claim": self._claim,
             "heartbeat": self._heartbeat,
-            "reports": self._report,
+            "reports": self._reports,
             "release": self._release,
             "observations": self._observations,
             "streams": self._stream,
@@ -139,16 +174,16 @@ class Desk:
         asked: wire.Poll = wire.decode(wire.Poll, visit.body)
         seconds = max(0.0, min(asked.seconds, self.tuning.longest_wait))
         pool_id, end = visit.worker.pool_id, self.clock.monotonic() + seconds
-        work = False
         while True:
             with self.wakeups.listening(pool_id) as woken:
                 now = await self._living(visit)
                 requests = await self._requests(visit, asked.room, now)
                 left = end - self.clock.monotonic()
-                if work or requests or left <= 0:
-                    return Polled(work, requests)
+                if requests or left <= 0:
+                    return Polled(False, requests)
                 pause = await self.watch.pause(pool_id, now) if asked.room.looks else seconds
-                work = await within(woken, min(left, pause, REQUESTS_RECHECK))
+                if await within(woken, min(left, pause, REQUESTS_RECHECK)):
+                    return Polled(work=True)
 
     async def _requests(self, visit: Visit, room: Room, now: datetime) -> Requests:
         worker = visit.worker
@@ -211,25 +246,11 @@ class Desk:
             visit.caller({}), visit.lease_id, asked.incarnation, asked.number, asked.claim_seen, held
         )
 
-    async def _report(self, visit: Visit) -> Holding:
-        news: News = wire.decode(News, visit.body)
-        return await self.dispatch.report(
-            Report(
-                id=f"{news.job_id}/{news.fence}/{news.number}",
-                instance_id=news.instance_id,
-                organization_id=news.organization_id,
-                actor=visit.caller({}).actor,
-                job_id=news.job_id,
-                lease_id=visit.lease_id,
-                pool_id=visit.worker.pool_id,
-                fence=news.fence,
-                number=news.number,
-                outcomes=news.outcomes,
-                intents=news.intents,
-                verdict=news.verdict,
-                reopen=news.reopen,
-            )
-        )
+    async def _reports(self, visit: Visit) -> wire.Answers:
+        """Reports of several jobs. What is wrong with one is nothing to the others (P19)."""
+        asked: wire.Reports = wire.decode(wire.Reports, visit.body)
+        answers = await self.dispatch.report_all([_report(visit, news) for news in asked.reports])
+        return wire.Answers(tuple(_told(answer) for answer in answers))
 
     async def _release(self, visit: Visit) -> wire.Empty:
         back: Handback = wire.decode(Handback, visit.body)

@@ -49,16 +49,15 @@ class _Pending:
 
 @dataclass
 class Engine:
-    """Folds commands into transactions. `committed` is called after each commit, to wake who waits for news, and `counted` with
-    what it made of its aggregates.
+    """Folds commands into transactions. `committed` is called after each commit with what it made of its aggregates, and with the
+    hints for who waits for work.
     """
 
     store: Store
     catalog: Catalog
     clock: Clock
     spawner: Spawner
-    committed: Callable[[Sequence[Command], Sequence[Hint]], None] = lambda commands, hints: None
-    counted: Callable[[Sequence[Written]], None] = lambda written: None
+    committed: Callable[[Sequence[Written], Sequence[Hint]], None] = lambda written, hints: None
     _queue: deque[_Pending] = field(default_factory=deque)
     _flushing: bool = False
 
@@ -67,6 +66,13 @@ class Engine:
 
         Raises `Problem`: what the decision refused, or `unavailable` where the store can't be reached.
         """
+        return await self._enqueue(asked)
+
+    async def execute_all(self, asked: Sequence[Asked | Command]) -> list[Answer | Repeated | BaseException]:
+        """Apply commands that came together; each is answered, or refused by its exception, for itself."""
+        return await asyncio.gather(*map(self._enqueue, asked), return_exceptions=True)
+
+    def _enqueue(self, asked: Asked | Command) -> asyncio.Future[Answer | Repeated]:
         pending = _Pending(
             asked if isinstance(asked, Asked) else Asked(asked), asyncio.get_running_loop().create_future()
         )
@@ -74,7 +80,7 @@ class Engine:
         if not self._flushing:
             self._flushing = True
             self.spawner.spawn(self._flush_all(), "engine.flush")
-        return await pending.future
+        return pending.future
 
     async def claim(self, claims: Sequence[Command], of: ClaimOf) -> list[Answer | Repeated | Rejection]:
         """Claim several jobs for one lease, in the claims' own lane; what somebody else holds is left out."""
@@ -144,8 +150,7 @@ class Engine:
                 if await self._settle(uncertain) is Settlement.ABORTED:
                     continue
                 results = uncertain.results
-            self.committed([each.command for each in asked], fold.hints)
-            self.counted(fold.written)
+            self.committed(fold.written, fold.hints)
             return results
 
     async def _settle(self, uncertain: Uncertain) -> Settlement:

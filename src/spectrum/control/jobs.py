@@ -43,7 +43,7 @@ class JobFilters:
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """Jobs in PostgreSQL. `wakeups`: the engine's commits wake an instance's id."""
+    """Jobs in PostgreSQL. `wakeups`: the end of a job wakes its id."""
 
     changes: Changes
     engine: Engine
@@ -64,16 +64,14 @@ class Jobs:
 
     async def job(self, principal: Principal, job_id: str, wait: float = 0.0) -> JobView:
         """The job; with `wait` (seconds) once it has ended, or as it is when these are over. Raises Problem `not-found`."""
-        view = await self._look(principal, job_id)
         until = self.clock.monotonic() + wait
-        while wait and not view.job.state.terminal:
-            with self.wakeups.listening(view.job.instance_id) as woken:
+        while True:
+            with self.wakeups.listening(job_id) as woken:
                 view = await self._look(principal, job_id)
                 left = until - self.clock.monotonic()
                 if view.job.state.terminal or left <= 0:
-                    break
+                    return view
                 await within(woken, min(left, SLOW_POLL))
-        return view
 
     async def why(self, principal: Principal, job_id: str) -> Why:
         """Raises Problem `not-found`."""
@@ -99,9 +97,13 @@ class Jobs:
 
     async def awaited(self, principal: Principal, reply: Reply, wait: float) -> Reply:
         """The same answer with its job as it is once it has ended, or `wait` seconds later."""
-        if not wait or reply.status != ACCEPTED:
+        if not wait or reply.status != ACCEPTED or (reply.body or {}).get("done"):
             return reply
-        view = await self.job(principal, reply.location.rpartition("/")[2], wait)
+        job_id = reply.location.rpartition("/")[2]
+        began = self.clock.monotonic()
+        if not reply.repeated:  # it was just made: it is not looked at before there is news of it
+            await self.wakeups.wait(job_id, min(wait, SLOW_POLL))
+        view = await self.job(principal, job_id, wait - (self.clock.monotonic() - began))
         return replace(reply, body=view.as_json())
 
     async def _look(self, principal: Principal, job_id: str) -> JobView:

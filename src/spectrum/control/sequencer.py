@@ -17,6 +17,7 @@ TERM_SECONDS = 6.0
 RENEW_SECONDS = 2.0
 PADDING_SECONDS = 1.0  # a leader that renews in time is never taken over
 BATCH = 1000
+GATHER_SECONDS = 0.02  # events of so long get their positions together
 
 _log = structlog.get_logger(__name__)
 
@@ -63,6 +64,7 @@ class Sequencer:
             self._news.clear()
             if not await self.log.waits() or not (await self.log.place(term, BATCH)).more:
                 await self._wait_for_news()
+                await self.clock.sleep(GATHER_SECONDS)
             if self.clock.monotonic() - renewed >= RENEW_SECONDS:
                 await self.log.leading.renew(term)
                 renewed = self.clock.monotonic()

@@ -73,7 +73,7 @@ async def open_pool(url: str, role: Role, application: str, size: int = 8, timeo
     Raises what asyncpg raises when the first connection can't be made.
     """
     limits = timeouts or TIMEOUTS[role]
-    # Startup settings survive asyncpg's RESET ALL between two uses; what is SET later does not. So the version is asked first.
+    # Settings are the role's from the start, so that none is ever SET in a session: the version is asked first.
     probe = await asyncpg.connect(url, timeout=10)
     try:
         version = probe.get_server_version().major
@@ -88,11 +88,16 @@ async def open_pool(url: str, role: Role, application: str, size: int = 8, timeo
         command_timeout=limits.statement + 5 if limits.statement else None,
         server_settings=settings,
         init=_prepare_connection,
+        reset=_leave_as_it_is,
     )
 
 
 async def _prepare_connection(connection: Any) -> None:
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
+
+
+async def _leave_as_it_is(connection: Any) -> None:
+    """What is set here ends with its transaction, and the driver rolls back one that is open: RESET ALL would change nothing."""
 
 
 @asynccontextmanager

@@ -22,7 +22,8 @@ from spectrum.core.ids import JobId
 from spectrum.core.jobs.commands import Holding
 from spectrum.core.sealing import Context
 from spectrum.core.signing import Call, Signer
-from spectrum.ports import Clock
+from spectrum.gathering import Gathering
+from spectrum.ports import Clock, Spawner
 from spectrum.transports import wire
 from spectrum.transports.protocol import (
     Chunk,
@@ -39,6 +40,8 @@ from spectrum.transports.protocol import (
 )
 
 CALL_SECONDS = 30.0
+LANES = 2  # calls with reports at the same time: while one is carried out, the next is on its way
+REPORTS_BYTES = 2**20  # of one such call; half of what a control plane takes
 LATER = frozenset({"unavailable", "rate-limited", "internal"})
 _JSON = "application/json"
 
@@ -65,8 +68,12 @@ class PollLink:
     opener: Opener
     clock: Clock
     operations: Mapping[str, Sequence[int]]
+    spawner: Spawner
     _number: int = 0
     _offset: timedelta = timedelta(0)
+
+    def __post_init__(self) -> None:
+        self._reports = Gathering(self._report_all, self.spawner, "reports", LANES, REPORTS_BYTES, _size)
 
     async def enrol(self, token: str, name: str, signing_key: bytes, sealing_key: bytes) -> wire.Enrolled:
         """Join a pool. The same token with the same key gets the same answer."""
@@ -100,8 +107,26 @@ class PollLink:
         return pulse
 
     async def report(self, incarnation: Incarnation, news: News) -> Holding:
-        holding: Holding = wire.decode(Holding, await self._call("reports", news, incarnation))
-        return holding
+        """Reports that become ready while others are under way travel together; each has an answer of its own."""
+        return await self._reports.answer((incarnation, wire.encode(news)))
+
+    async def _report_all(self, waiting: Sequence[tuple[Incarnation, bytes]]) -> list[Holding | Exception]:
+        answers: dict[int, Holding | Exception] = {}
+        for incarnation in dict.fromkeys(incarnation for incarnation, _ in waiting):
+            places = [place for place, (whose, _) in enumerate(waiting) if whose == incarnation]
+            told = await self._report_together(incarnation, [waiting[place][1] for place in places])
+            answers |= dict(zip(places, told, strict=True))
+        return [answers[place] for place in range(len(waiting))]
+
+    async def _report_together(self, incarnation: Incarnation, news: Sequence[bytes]) -> Sequence[Holding | Exception]:
+        try:
+            body = await self._exchange("reports", wire.together(news), incarnation)
+        except (LinkDown, Problem) as error:
+            return [error] * len(news)
+        answers: Sequence[Holding | wire.Refusal] = wire.decode(wire.Answers, body).answers
+        if len(answers) != len(news):
+            return [LinkDown(f"reports: {len(news)} were sent, {len(answers)} answered")] * len(news)
+        return [_no("reports", a.slug, a.detail, a.extra) if isinstance(a, wire.Refusal) else a for a in answers]
 
     async def release(self, incarnation: Incarnation, handback: Handback) -> None:
         await self._call("release", handback, incarnation)
@@ -135,9 +160,14 @@ class PollLink:
     async def _call(
         self, what: str, asked: Any, incarnation: Incarnation | None = None, seconds: float = CALL_SECONDS
     ) -> bytes:
+        return await self._exchange(what, wire.encode(asked), incarnation, seconds)
+
+    async def _exchange(
+        self, what: str, body: bytes, incarnation: Incarnation | None = None, seconds: float = CALL_SECONDS
+    ) -> bytes:
         path = f"{wire.PREFIX}/{what}"
         query = f"lease={incarnation.lease_id}" if incarnation else ""
-        call = self._signed(path, query, wire.encode(asked))
+        call = self._signed(path, query, body)
         try:
             response = await self.client.request(
                 call.method,
@@ -178,13 +208,23 @@ class PollLink:
         self._offset = now - self.clock.now()
         if response.is_success:
             return response.content
-        raise self._problem(response, what)
+        raise _problem(response, what)
 
-    def _problem(self, response: httpx2.Response, what: str) -> Exception:
-        body = json.loads(response.content)
-        slug = str(body.get("type", "")).removeprefix(PROBLEM)
-        if slug in LATER or slug == "signature-replayed" or slug not in STATUS:
-            return LinkDown(f"{what}: {body.get('detail', response.status_code)}")
-        known = ("type", "title", "status", "detail", "instance", "docs", "request_id", "errors")
-        extra = {name: value for name, value in body.items() if name not in known}
-        return Problem(slug, str(body.get("detail", "")), extra=extra)
+
+def _problem(response: httpx2.Response, what: str) -> Exception:
+    body = json.loads(response.content)
+    known = ("type", "title", "status", "detail", "instance", "docs", "request_id", "errors")
+    extra = {name: value for name, value in body.items() if name not in known}
+    slug = str(body.get("type", "")).removeprefix(PROBLEM)
+    return _no(what, slug, str(body.get("detail", response.status_code)), extra)
+
+
+def _no(what: str, slug: str, detail: str, extra: Mapping[str, Any]) -> Exception:
+    """A signed no: the call may be sent again as it is, or it means what it says."""
+    if slug in LATER or slug == "signature-replayed" or slug not in STATUS:
+        return LinkDown(f"{what}: {detail}")
+    return Problem(slug, detail, extra=extra)
+
+
+def _size(waiting: tuple[Incarnation, bytes]) -> int:
+    return len(waiting[1])

@@ -80,6 +80,29 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class Reports:
+    """News of several jobs that travel together; each is applied, answered and repeated for itself."""
+
+    reports: tuple[News, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A no to one report: the slug of its problem, and what it says."""
+
+    slug: str
+    detail: str
+    extra: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """To each report in its place."""
+
+    answers: tuple[Holding | Refusal, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseCall:
     job: JobRef
     release_id: str
@@ -124,7 +147,8 @@ _SHAPES = (
     Heartbeat,
     Pulse,
     News,
-    Holding,
+    Reports,
+    Answers,
     Handback,
     JobRef,
     ReleaseCall,
@@ -141,6 +165,11 @@ def encode(value: Any) -> bytes:
     adapter = _HOLDINGS if isinstance(value, list | tuple) else _ADAPTERS[type(value)]
     encoded: bytes = adapter.dump_json(value)
     return encoded
+
+
+def together(reports: Sequence[bytes]) -> bytes:
+    """`Reports` of encoded news."""
+    return b'{"reports":[' + b",".join(reports) + b"]}"
 
 
 def decode(shape: Any, body: bytes) -> Any:

@@ -68,7 +68,7 @@ async def _work(settings: WorkerSettings, url: str, targets: tuple[str, ...]) ->
     operations = runnable()
     limits = httpx2.Limits(max_connections=64, max_keepalive_connections=16)
     async with httpx2.AsyncClient(base_url=url, limits=limits) as http, httpx2.AsyncClient() as outside:
-        link = PollLink(http, url, keys.signer, "", keys, clock, operations)
+        link = PollLink(http, url, keys.signer, "", keys, clock, operations, tasks)
         membership = await _join(settings, link, keys, clock)
         link.public_url, link.cell_key = membership.public_url, membership.cell_key
         providers = {target: open_provider(target) for target in targets}
