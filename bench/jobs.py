@@ -44,6 +44,9 @@ START_SECONDS = 60.0
 _DISPATCH = """
 SELECT extract(epoch FROM started_at - created_at)::float8 AS seconds FROM jobs
 WHERE operation = 'restart' AND finished_at BETWEEN to_timestamp($1) AND to_timestamp($2)"""
+_STATEMENTS = """
+SELECT query, calls, rows, (total_exec_time + total_plan_time)::float8 AS spent FROM pg_stat_statements
+ORDER BY total_exec_time + total_plan_time DESC LIMIT 30"""
 _COUNTS = """
 SELECT xact_commit AS transactions, pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8 AS wal
 FROM pg_stat_database WHERE datname = 'spectrum'"""
@@ -87,9 +90,9 @@ class Stage:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def ask(self, statement: str, *arguments: Any) -> list[Any]:
+    def ask(self, statement: str, *arguments: Any, database: str = "spectrum") -> list[Any]:
         async def asked() -> list[Any]:
-            connection = await asyncpg.connect(self.database.url("spectrum"))
+            connection = await asyncpg.connect(self.database.url(database))
             try:
                 return list(await connection.fetch(statement, *arguments))
             finally:
@@ -149,12 +152,16 @@ def _used(process: psutil.Process) -> float:
 
 
 @contextmanager
-def staged(folder: Path, callers: int) -> Iterator[Stage]:
-    """A whole system in `folder`, with an instance for each caller; it ends with the context."""
+def staged(folder: Path, callers: int, *, statements: bool = False) -> Iterator[Stage]:
+    """A whole system in `folder`, with an instance for each caller; it ends with the context. PostgreSQL may count `statements`."""
     with ExitStack() as stack:
         embedded = Embedded(folder / "database")
         stack.callback(embedded.remove)
         stage = Stage(folder, embedded.start())
+        if statements:
+            stage.ask("ALTER SYSTEM SET shared_preload_libraries = pg_stat_statements", database="postgres")
+            embedded.stop()
+            stage.database = embedded.start()
         stack.callback(_end_all, stage)
         url = _start_server(stage)
         token = (folder / "token").read_text().strip()
@@ -249,7 +256,26 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-# ---- flame graphs and statements
+# ---- where the time goes
+
+
+def statements(stage: Stage, given: argparse.Namespace) -> str:
+    """What PostgreSQL did longest in one more round of the last level, for each job."""
+    stage.ask("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+    stage.ask("SELECT pg_stat_statements_reset()")
+    order = {
+        "do": "run",
+        "in_flight": int(given.levels.rpartition(",")[2]),
+        "warm": given.warm,
+        "seconds": given.seconds,
+    }
+    jobs = stage.order(**order)["all"]
+    lines = [f"{'calls per job':>14}{'ms per job':>12}{'rows per call':>15}  statement"]
+    for row in stage.ask(_STATEMENTS):
+        text = " ".join(row["query"].split())[:110]
+        rows = row["rows"] / row["calls"]
+        lines.append(f"{row['calls'] / jobs:>14.2f}{row['spent'] / jobs:>12.3f}{rows:>15.1f}  {text}")
+    return "\n".join(lines)
 
 
 @contextmanager
@@ -335,16 +361,19 @@ def main() -> None:
     parser.add_argument("--warm", type=float, default=2.0, help="seconds before them")
     parser.add_argument("--levels", default=",".join(map(str, LEVELS)), help="jobs in flight, such as 1,16")
     parser.add_argument("--folder", type=Path, help="where the data lies meanwhile: a real disk")
+    parser.add_argument("--statements", action="store_true", help="tell what PostgreSQL did longest")
     parser.add_argument("--flames", type=Path, help="draw flame graphs of the last level into this folder (py-spy)")
     given = parser.parse_args()
     levels = [int(level) for level in given.levels.split(",")]
     folder = Path(tempfile.mkdtemp(prefix="spectrum-bench-", dir=given.folder))
     folder.chmod(0o711)  # as root, PostgreSQL runs as another account
     try:
-        with staged(folder, max(levels)) as stage:
+        with staged(folder, max(levels), statements=given.statements) as stage:
             print(ground(stage), flush=True)
             rounds = [stage.measure(n, given.warm, given.seconds) for _ in range(given.rounds) for n in levels]
             print(table(rounds), flush=True)
+            if given.statements:
+                print(statements(stage, given), flush=True)
             if given.flames is not None:
                 with flames(stage, given.flames, given.seconds):
                     stage.measure(levels[-1], given.warm, given.seconds)
