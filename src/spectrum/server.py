@@ -27,6 +27,7 @@ from spectrum.control.log import Log
 from spectrum.control.measures import Measures
 from spectrum.control.products import Products
 from spectrum.control.readiness import Readiness
+from spectrum.control.reads import Reads
 from spectrum.control.secrets import CellKeys, load_or_create
 from spectrum.control.sequencer import PADDING_SECONDS, TERM_SECONDS, Sequencer
 from spectrum.control.streams import Streams
@@ -49,7 +50,7 @@ from spectrum.db.pools import Pool, Role, open_pool
 from spectrum.db.store import PostgresStore
 from spectrum.db.upkeep import Housekeeping
 from spectrum.operations import CATALOG
-from spectrum.ports import SystemClock, SystemEntropy, Tasks
+from spectrum.ports import SystemClock, SystemEntropy, Tasks, settle_garbage
 from spectrum.settings import ServerSettings, load
 from spectrum.telemetry import Metrics, configure_logs
 
@@ -77,6 +78,7 @@ def run(parts: tuple[str, ...] = (), bootstrap: str | None = None, new_epoch: bo
         raise ServerError(f"There is no part {', '.join(unknown)}. Known are: {', '.join(PARTS)}.")
     chosen = frozenset(parts or PARTS)
     token = Path(bootstrap).read_text().strip() if bootstrap else None
+    settle_garbage()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, chosen, token, new_epoch))
 
@@ -121,8 +123,9 @@ class ControlPlane:
         self.tasks = Tasks()
         self.wakeups = Wakeups()
         tuning = settings.tuning
-        self.changes = Changes(pools[Role.API], pools[Role.ENGINE], keys.keyring, self.entropy)
-        self.identity = Identity(self.changes, pools[Role.SYSTEM])
+        reads = Reads(pools[Role.API], self.tasks)
+        self.changes = Changes(pools[Role.API], pools[Role.ENGINE], keys.keyring, self.entropy, reads)
+        self.identity = Identity(self.changes, pools[Role.SYSTEM], self.tasks)
         self.workers = Workers(self.changes, pools[Role.SYSTEM], keys.signing_key_id)
         self.store = PostgresStore(pools[Role.ENGINE], pools[Role.SYSTEM], self.clock)
         self.metrics = Metrics()

@@ -14,6 +14,8 @@ from typing import Any
 from spectrum.control.engine import Engine
 from spectrum.control.fold import Folding, _Folding
 from spectrum.core.jobs import ending, holding, reporting, table
+from spectrum.core.jobs.kept import Kept
+from spectrum.core.jobs.turn import Turn
 from spectrum.worker.context import StepContext
 
 
@@ -184,6 +186,24 @@ MUTANTS = (
         frozenset({"P1"}),
         1,
         LOSSES,
+    ),
+    Mutant(
+        "what is kept of an aggregate is believed whatever its version",
+        (Edit(Kept, "known", {"kept is None or kept.instance.version != version": "kept is None"}),),
+        frozenset({"P1", "P2", "P3", "P4", "P5", "P9"}),
+        1,
+    ),
+    Mutant(
+        "a change of a job leaves the version of its aggregate",
+        (
+            Edit(
+                Turn,
+                "result",
+                {"elif self.jobs != self.before.jobs or self.effects != self.before.effects": "elif False"},
+            ),
+        ),
+        frozenset({"P1", "P2", "P3", "P4", "P5", "P9"}),
+        1,
     ),
     Mutant(
         "an Idempotency-Key is ignored",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +21,7 @@ from spectrum.control.watch import Watch
 from spectrum.control.workers import Applicant, KnownWorker, Workers
 from spectrum.core import signing
 from spectrum.core.errors import Problem
-from spectrum.core.ids import JobId, LeaseId
+from spectrum.core.ids import JobId, LeaseId, WorkerId
 from spectrum.core.jobs.commands import Holding, Release, Report
 from spectrum.core.jobs.holding import lease_ended
 from spectrum.core.sealing import Context, Sealed
@@ -113,6 +113,9 @@ class Desk:
     clock: Clock
     tuning: Tuning
     public_url: str
+    _looked: dict[WorkerId, int] = field(
+        default_factory=dict
+    )  # the turn of its pool when a worker last looked for work
 
     async def serve(self, what: str, call: Call, lease_id: str | None) -> Any:
         """The answer to a call, one of the shapes in `transports.wire`. Raises `Problem`."""
@@ -179,11 +182,19 @@ class Desk:
                 now = await self._living(visit)
                 requests = await self._requests(visit, asked.room, now)
                 left = end - self.clock.monotonic()
+                if self._hinted(visit.worker):
+                    return Polled(True, requests)
                 if requests or left <= 0:
                     return Polled(False, requests)
                 pause = await self.watch.pause(pool_id, now) if asked.room.looks else seconds
                 if await within(woken, min(left, pause, REQUESTS_RECHECK)):
                     return Polled(work=True)
+
+    def _hinted(self, worker: KnownWorker) -> bool:
+        """Whether there was a hint since the worker looked for work, so that none is lost between its claim and its poll."""
+        turn, looked = self.wakeups.turn(worker.pool_id), self._looked.get(worker.id)
+        self._looked[worker.id] = turn
+        return looked is not None and turn > looked
 
     async def _requests(self, visit: Visit, room: Room, now: datetime) -> Requests:
         worker = visit.worker
@@ -230,6 +241,7 @@ class Desk:
     async def _claim(self, visit: Visit) -> Sequence[Holding]:
         asked: wire.ClaimCall = wire.decode(wire.ClaimCall, visit.body)
         want = 0 if visit.worker.draining else max(0, min(asked.want, 256))
+        self._looked[visit.worker.id] = self.wakeups.turn(visit.worker.pool_id)
         return await self.dispatch.claim(
             visit.caller(asked.operations),
             visit.lease_id,

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import httpx2
 import structlog
+import uvloop
 
 from spectrum.core.access import read_token
 from spectrum.core.errors import Problem, SpectrumError
 from spectrum.keyfile import create_once, read_private
 from spectrum.operations import CATALOG
-from spectrum.ports import SystemClock, SystemEntropy, Tasks
+from spectrum.ports import SystemClock, SystemEntropy, Tasks, settle_garbage
 from spectrum.providers import open_provider
 from spectrum.settings import WorkerSettings, load
 from spectrum.telemetry import configure_logs
@@ -59,7 +60,9 @@ def run(targets: tuple[str, ...] = ()) -> None:
         raise WorkerError(
             "SPECTRUM_URL does not say where the control plane is. Set it, such as to https://spectrum.example."
         )
-    asyncio.run(_work(settings, settings.url, chosen))
+    settle_garbage()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_work(settings, settings.url, chosen))
 
 
 async def _work(settings: WorkerSettings, url: str, targets: tuple[str, ...]) -> None:
