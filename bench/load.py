@@ -88,8 +88,8 @@ class Load:
         parts = urlsplit(self.url)
         for _ in range(count):
             self.callers.append(Caller(parts.hostname or "", parts.port or 80, self.token))
-        for first in range(0, count, 16):
-            await asyncio.gather(*(self._create(n, spec) for n in range(first, min(first + 16, count))))
+        for first in range(0, count, 64):
+            await asyncio.gather(*(self._create(n, spec) for n in range(first, min(first + 64, count))))
         return {"made": count}
 
     async def _create(self, number: int, spec: Mapping[str, Any]) -> None:
