@@ -521,7 +521,7 @@ class System:
         things = [self.target.living(instance.id, f"{name}/container") for name in ("db", "web")]
         seen = [service_state(name, one[0].seen()) for name, one in zip(("db", "web"), things, strict=True) if one]
         known = all_services(instance.lifecycle, instance.services, seen)
-        return health_of(instance.lifecycle, known, frozenset({"web"}))
+        return health_of(instance.lifecycle, known, frozenset({"web"}), frozenset({"db", "web"}))
 
 
 TROUBLE = 120.0  # seconds with faults

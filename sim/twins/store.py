@@ -65,6 +65,7 @@ class MemoryDatabase:
     """
 
     epoch: int = 1
+    era: str = "1"  # this run of it; another one begins where a standby takes over
     tolerance: float = TOLERANCE_SECONDS
     instances: dict[InstanceId, Instance] = field(default_factory=dict)
     jobs: dict[JobId, Job] = field(default_factory=dict)
@@ -261,6 +262,7 @@ class MemoryStore:
         database = self.database
         database.transactions += 1
         transaction = f"tx{database.transactions}"
+        era = database.era
         results: list[Response] = []
         after: list[Aggregate] = []
 
@@ -276,11 +278,12 @@ class MemoryStore:
             answered = await self._call("store.transact", work)
         except Unavailable as error:
             raise Uncertain(transaction, results) from error
-        self.kept.keep("", after)
+        self.kept.keep(era, after)
         return answered
 
     def _commit(self, batch: Batch) -> tuple[Sequence[Response], list[Aggregate]]:
         database = self.database
+        self.kept.enter(database.era)
         lease = database.leases.get(batch.claim.lease_id) if batch.claim else None
         loaded = database.load(batch.asked, lease, self._busy(batch.asked), self.kept)
         folded = batch.fold(loaded)

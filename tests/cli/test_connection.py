@@ -119,6 +119,17 @@ def test_a_token_that_the_server_refuses_is_not_stored(bare: Shell, server: Cann
     assert not (bare.home / ".config" / "spectrum" / "contexts.json").exists()
 
 
+def test_signing_in_tells_nothing_of_its_retries(bare: Shell, server: Canned) -> None:
+    server.on("GET", "/v1/instances", Reply(503, {}), Reply(200, {"items": []}))
+    ended = bare.run("login", server.url, "--name", "prod", "--token-file", "-", stdin="mine\n")
+    assert (ended.out, ended.err) == ("", f"Signed in to {server.url} as context prod\n")
+
+
+def test_a_token_file_that_is_not_there_is_told_without_the_systems_numbers(bare: Shell) -> None:
+    ended = bare.run("login", "http://127.0.0.1:1", "--token-file", "/nope")
+    assert ended.err.startswith("error: The token file /nope cannot be read: No such file or directory\n")
+
+
 def test_a_terminal_is_asked_for_the_token_without_showing_it(bare: Shell, server: Canned) -> None:
     ended = bare.terminal("login", server.url, types="hidden-one\n")
     assert ended.code == 0

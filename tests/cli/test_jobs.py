@@ -55,6 +55,13 @@ def test_retries_and_what_is_waited_for_are_told(server: Canned, shell: Shell) -
     assert "waits for retry, held by wrk_1, until 10:01:00Z at most, unblock: spectrum worker list" in ended.err
 
 
+def test_the_first_attempt_to_undo_a_step_is_no_repetition(server: Canned, shell: Shell) -> None:
+    attempts = [{"number": 1, "cause": "first"}, {"number": 2, "cause": "first"}]
+    step = {"name": "start-web", "state": "undone", "attempts": attempts}
+    server.on("GET", JOB, Reply(200, job("cancelled", steps=[step])))
+    assert "  start-web undone\n" in shell.run("job", "watch", JOB_ID).err
+
+
 def test_waiting_for_a_worker_asks_nobody_to_act_yet(server: Canned, shell: Shell) -> None:
     waiting = {"for": "worker", "holder": "pol_1", "until": "2026-11-23T10:01:00Z", "unblock": "operator: start one"}
     ready = Reply(200, job("ready", waiting=waiting))

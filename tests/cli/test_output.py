@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 from ruamel.yaml import YAML
 
 from tests.canned import JOB_ID, Canned, Reply, instance, job, problem
-from tests.cli.conftest import Shell
+from tests.cli.conftest import SPECTRUM, Shell
 
 TABLE = """\
 NAME  PRODUCT       PLAN   TARGET  LIFECYCLE  HEALTH   HOLD         URL
@@ -131,6 +132,34 @@ def test_an_error_is_one_story_on_stderr(server: Canned, shell: Shell) -> None:
         "request: req_7\n"
         "next: spectrum product show PRODUCT@VERSION\n"
     )
+
+
+def test_words_that_stand_in_the_message_are_not_said_again_at_their_place(server: Canned, shell: Shell) -> None:
+    place = {"pointer": "query:service", "message": "there is no service nope", "hint": "Known here: db, web."}
+    answer = problem(422, "invalid-parameter", "There is no service nope.", errors=[place])
+    server.on("GET", "/v1/instances/acme/logs", answer)
+    said = shell.run("instance", "logs", "acme", "--service", "nope").err.splitlines()
+    assert [line for line in said if not line.startswith("request: ")] == [
+        "error: There is no service nope. (invalid-parameter)",
+        "  Known here: db, web.",
+        "next: spectrum instance --help",
+    ]
+
+
+def test_everything_about_a_target_is_shown_under_readable_names(server: Canned, shell: Shell) -> None:
+    target = {"id": "tgt_1", "name": "local", "url": "process:///srv", "created_at": "2026-11-23T08:24:15.112000Z"}
+    server.on("GET", "/v1/targets/local", Reply(200, target | {"shared": False}))
+    assert shell.run("target", "show", "local").out == (
+        "Id:       tgt_1\nName:     local\nURL:      process:///srv\nCreated:  2026-11-23T08:24:15Z\nShared:   no\n"
+    )
+
+
+def test_what_is_said_stands_after_what_was_shown_where_both_go_to_one_file(bare: Shell) -> None:
+    environment = bare.variables() | {"SPECTRUM_HOME": str(bare.folder / "none")}
+    ended = subprocess.run(
+        [*SPECTRUM, "status"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert ended.stdout.splitlines()[-1] == "next: spectrum up"
 
 
 def test_an_unknown_product_names_the_list_of_products(server: Canned, shell: Shell) -> None:

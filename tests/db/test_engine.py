@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from spectrum.control import engine
 from spectrum.core.breakers import THRESHOLD
 from spectrum.core.errors import Problem
 from spectrum.core.ids import OrganizationId
@@ -20,6 +21,7 @@ from spectrum.core.jobs.commands import (
     Intent,
     Rejection,
     Repeated,
+    Submit,
     Submitted,
 )
 from spectrum.core.jobs.model import Lease, Owner
@@ -303,25 +305,79 @@ async def test_a_sweep_in_which_postgresql_was_away_takes_no_job_from_its_worker
     assert await here.admin.fetchval("SELECT ended_at FROM leases") is None
 
 
-async def test_an_instance_whose_row_is_damaged_keeps_no_other_from_its_rescue_and_its_deadline(here: Ground) -> None:
-    """Both were held by a worker that is gone; the sweeper comes to the damaged one first."""
-    damaged, sound = here.create("damaged"), here.create("sound")
+async def overdue(here: Ground) -> tuple[Submit, Submit, Submit]:
+    """Two jobs of a worker that is gone, and one that waits; the deadlines of the first and of the last are over."""
+    first, second, waiting = (here.create(name) for name in ("first", "second", "waiting"))
     lease = await here.dispatch.start(here.caller, "boot-1")
-    for number, submit in enumerate((damaged, sound), 1):
+    for number, submit in enumerate((first, second), 1):
         await here.engine.execute(submit)
         await claim_one(here, lease, number)
-    waiting = here.create("waiting")
     await here.engine.execute(waiting)
-    await behind_its_back(here.admin, "UPDATE instances SET requested = '{}' WHERE id = $1", damaged.instance_id)
-    await behind_its_back(here.admin, "UPDATE jobs SET deadline = clock_timestamp() WHERE id <> $1", sound.job_id)
+    await behind_its_back(here.admin, "UPDATE jobs SET deadline = clock_timestamp() WHERE id <> $1", second.job_id)
     # No gap is seen, however slow the machine is: one would put off lapse and deadline.
     await here.admin.execute("UPDATE cell SET resumed_at = '-infinity', alive_at = clock_timestamp()")
     await here.admin.execute("UPDATE leases SET renewed_at = '-infinity'")
+    return first, second, waiting
+
+
+async def states(here: Ground) -> dict[str, str]:
+    return {r["id"]: r["state"] for r in await here.admin.fetch("SELECT id, state FROM jobs")}
+
+
+async def test_an_instance_whose_row_is_damaged_keeps_no_other_from_its_rescue_and_its_deadline(here: Ground) -> None:
+    damaged, sound, waiting = await overdue(here)
+    await behind_its_back(here.admin, "UPDATE instances SET requested = '{}' WHERE id = $1", damaged.instance_id)
 
     await here.sweeper.sweep()
 
-    states = {r["id"]: r["state"] for r in await here.admin.fetch("SELECT id, state FROM jobs")}
-    assert states == {damaged.job_id: "running", sound.job_id: "ready", waiting.job_id: "failed"}
+    assert await states(here) == {damaged.job_id: "running", sound.job_id: "ready", waiting.job_id: "failed"}
+
+
+async def test_an_instance_that_another_holds_for_long_keeps_no_other_from_its_rescue_and_its_deadline(
+    here: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "DEFERRALS_LIMIT", 3)
+    held, free, waiting = await overdue(here)
+
+    async with here.admin.transaction():
+        await here.admin.execute("SELECT FROM instances WHERE id = $1 FOR UPDATE", held.instance_id)
+        await here.sweeper.sweep()
+
+    assert await states(here) == {held.job_id: "running", free.job_id: "ready", waiting.job_id: "failed"}
+
+
+async def test_a_sweep_that_takes_long_goes_on_saying_that_time_counts(
+    here: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "DEFERRALS_LIMIT", 3)
+    held, _, _ = await overdue(here)
+    here.sweeper.period = 0.001
+    await behind_its_back(here.admin, "UPDATE jobs SET deadline = clock_timestamp()")
+    ticks: list[datetime] = []
+
+    async def tick() -> datetime:
+        ticks.append(await PostgresStore.tick(here.store))
+        return ticks[-1]
+
+    monkeypatch.setattr(here.store, "tick", tick)
+    async with here.admin.transaction():
+        await here.admin.execute("SELECT FROM instances WHERE id = $1 FOR UPDATE", held.instance_id)
+        await here.sweeper.sweep()
+
+    assert len(ticks) > 1
+
+
+async def test_what_is_committed_is_applied_once_although_who_is_told_of_it_fails(here: Ground) -> None:
+    def fail(*_told: object) -> None:
+        raise RuntimeError("nobody listens")
+
+    here.engine.committed = fail
+    submits = [here.create(name) for name in ("one", "two")]
+
+    answers = await asyncio.gather(*(here.engine.execute(submit) for submit in submits))
+
+    made = [answer.job.id for answer in answers if isinstance(answer, Submitted) and answer.job is not None]
+    assert made == [submit.job_id for submit in submits]
 
 
 async def test_an_instance_whose_row_is_damaged_keeps_no_other_from_being_claimed(here: Ground) -> None:

@@ -76,5 +76,7 @@ def test_a_foreign_postgresql_in_the_data_folder_is_told_with_the_remedy(home: H
     data.mkdir()
     (data / "PG_VERSION").write_text("12\n")
     lifecycle.start(home, (database,))
-    with pytest.raises(LocalError, match="SPECTRUM did not make: move them away or set SPECTRUM_HOME"):
+    with pytest.raises(
+        LocalError, match=r"ended with code 1: /.* SPECTRUM did not make: move them away or set SPECTRUM_HOME"
+    ):
         lifecycle.await_running(home, ("postgres",))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from sim.run import run
+from sim.system import TARGET
 from sim.twins.provider import Act
 from sim.twins.store import MemoryDatabase
 from sim.twins.wire import Wire
 from sim.world import World
+from spectrum.core.breakers import Breaker, BreakerState
 from spectrum.core.jobs.table import JobState
 from spectrum.operations import CATALOG
 from spectrum.providers.protocol import Strength
@@ -24,12 +27,15 @@ ROWS = ("instances", "jobs", "effects", "attempts", "events", "audit")
 
 
 class Forgetful(Wire):
-    """Once report `last` is answered, the database is as it was before report `first`: a standby that knew no better took over."""
+    """Once report `last` is answered, the database is as it was before report `first`: a standby that knew no better took over.
 
-    def __init__(self, script: Script, database: MemoryDatabase, first: int, last: int) -> None:
+    Where it `breaks`, the target is left alone from that moment on, for half a minute.
+    """
+
+    def __init__(self, script: Script, database: MemoryDatabase, first: int, last: int, breaks: bool) -> None:
         super().__init__(script)
         self._database = database
-        self._first, self._last = first, last
+        self._first, self._last, self._breaks = first, last, breaks
         self._before: dict[str, Any] | None = None
         self.gaps = 0
 
@@ -39,8 +45,12 @@ class Forgetful(Wire):
             self._before = {name: copy.deepcopy(getattr(self._database, name)) for name in ROWS}
         answer = await super().send(address, request)
         if number == self._last and self._before:
-            vars(self._database).update(self._before)
+            vars(self._database).update(self._before, era="of the standby")
             self._before = {}
+            if self._breaks:
+                now = self._database.now()
+                opened = Breaker(BreakerState.OPEN, opened_at=now, retry_at=now + timedelta(seconds=30))
+                self._database.breakers = dict.fromkeys([TARGET], opened)
         self.gaps += getattr(answer, "slug", "") == "report-gap"
         return answer
 
@@ -48,10 +58,10 @@ class Forgetful(Wire):
 class Losing(Stage):
     """A stage whose database loses the reports from `first` to `last` of a job."""
 
-    first, last = 0, 0
+    first, last, breaks = 0, 0, False
 
     def wire(self) -> Forgetful:
-        self.forgetful = Forgetful(self.script, self.system.database, self.first, self.last)
+        self.forgetful = Forgetful(self.script, self.system.database, self.first, self.last, self.breaks)
         return self.forgetful
 
 
@@ -65,13 +75,13 @@ class Ended:
     made: list[str]
 
 
-def create(first: int, last: int) -> Ended:
+def create(first: int, last: int, breaks: bool = False) -> Ended:
     """A create of which the reports from `first` to `last` are forgotten."""
     found: list[Ended] = []
 
     async def scenario(world: World) -> None:
         world.faults = script = Script(world.choices, None)
-        Losing.first, Losing.last = first, last
+        Losing.first, Losing.last, Losing.breaks = first, last, breaks
         stage = Losing(world, script, CATALOG, Strength.ATOMIC)
         job = await stage.ended((await stage.submit("create")).id)
         ledger = stage.system.target.ledger
@@ -98,5 +108,11 @@ def test_a_holder_that_has_not_kept_what_was_forgotten_lets_go_and_the_job_goes_
     monkeypatch.setattr(running, "KEPT_REPORTS", 2)
 
     ended = create(2, 5)
+
+    assert (ended.state, ended.gaps, ended.fences) == (JobState.SUCCEEDED, 1, 2)
+
+
+def test_a_holder_whose_forgotten_intent_is_refused_this_time_lets_go_of_what_may_be_under_way() -> None:
+    ended = create(2, 5, breaks=True)
 
     assert (ended.state, ended.gaps, ended.fences) == (JobState.SUCCEEDED, 1, 2)

@@ -10,6 +10,7 @@ import pytest
 
 from docs import generate
 from spectrum.core.jobs.table import JOBS, STEPS
+from spectrum.sdk.folder import collect
 
 LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]+)(?:#[^)]*)?\)")
 
@@ -37,6 +38,18 @@ def test_the_list_of_commands_shows_what_is_a_commands_own_and_tells_shared_opti
     assert "`spectrum instance create NAME` · Make an instance." in text
     assert "`spectrum login URL` · Sign in" in text
     assert text.count("`--dry-run`") == 1
+
+
+def test_the_tutorials_product_is_valid_and_has_the_digest_that_is_printed_there(tmp_path: Path) -> None:
+    text = (generate.FOLDER / "tutorial.md").read_text(encoding="utf-8")
+    for name, block in (("server.py", "python"), ("compose.yaml", "yaml")):
+        found = re.search(rf"```{block}\n(.*?)```", text, re.DOTALL)
+        assert found
+        (tmp_path / name).write_text(found[1], encoding="utf-8")
+    (tmp_path / "requirements.txt").touch()
+    bundle = collect(tmp_path / "compose.yaml")
+    assert f"\n{bundle.product}@{bundle.version} is valid ({bundle.digest[:19]})\n" in text
+    assert text.count(f"{bundle.digest[:19]}") == 2
 
 
 def test_every_link_between_documents_leads_somewhere() -> None:

@@ -15,7 +15,9 @@ from spectrum.core.jobs.commands import Done, Observe
 from spectrum.core.jobs.decide import Decision, decide
 from spectrum.core.jobs.model import Aggregate, Instance, Spec, Surroundings
 from spectrum.core.jobs.table import Health, Lifecycle
+from spectrum.core.observation import Exit, Observed, Presence, SlotHealth
 from spectrum.operations import CATALOG
+from spectrum.worker.rendering import service_state
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=10)
@@ -78,6 +80,21 @@ def test_health_is_that_of_the_services_and_first_of_the_primary_endpoints(
     services: tuple[dict[str, Any], ...], health: Health
 ) -> None:
     assert health_of(RUNNING, services, WEB) is health
+
+
+def test_what_has_ended_well_is_not_well_where_it_is_to_run() -> None:
+    ended = service("web", "unknown", "completed")
+
+    once = look(running(), service("db"), ended).aggregate.instance
+
+    assert look(once, service("db"), ended, at=LATER).aggregate.instance.health is Health.UNHEALTHY
+
+
+@pytest.mark.parametrize(("ended", "state"), [(True, "completed"), (False, "exited")])
+def test_a_service_that_is_started_again_after_it_ended_well_has_not_completed(ended: bool, state: str) -> None:
+    seen = Observed("web/container", Presence.PRESENT, health=SlotHealth.UNHEALTHY, exit=Exit(0, NOW), ended=ended)
+
+    assert service_state("web", seen)["state"] == state
 
 
 def test_of_a_stopped_instance_there_is_no_health_to_tell() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from spectrum.cli import contexts
 from spectrum.cli.environment import variable
-from spectrum.cli.errors import NotSignedIn, UsageError
+from spectrum.cli.errors import NotSignedIn, UsageError, why
 
 FOLDER = ".spectrum"
 
@@ -40,7 +40,7 @@ def read_token(path: str) -> str:
     try:
         text = sys.stdin.readline() if path == "-" else Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The token file {path} cannot be read: {error}", "Check the path and its mode") from None
+        raise UsageError(f"The token file {path} cannot be read: {why(error)}", "Check the path and its mode") from None
     if not text.strip():
         raise UsageError(f"The token file {path} is empty", "Put the token into its first line")
     return text.strip()

@@ -15,7 +15,7 @@ from spectrum.cli.command import Kind, nouns, verb
 from spectrum.cli.connection import read_token
 from spectrum.cli.contexts import Context, Contexts
 from spectrum.cli.errors import UsageError
-from spectrum.cli.session import Session
+from spectrum.cli.session import Session, connect
 
 NOUN = "context"
 
@@ -36,10 +36,8 @@ def login(
     token_file: Annotated[str | None, typer.Option(help="The token, in a file; - is stdin.")] = None,
 ) -> None:
     """Sign in to a server, and use it from now on."""
-    from spectrum.sdk import Client
-
     token = read_token(token_file) if token_file else _ask_token()
-    with Client(url, token) as client:
+    with connect(url, token) as client:
         next(client.instances.list(), None)
     chosen = name or urlsplit(url).netloc
     stored = contexts.load()

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spectrum.cli.errors import UsageError
+from spectrum.cli.errors import UsageError, why
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def load() -> Contexts:
     except FileNotFoundError:
         return Contexts()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{file} cannot be read: {error}", f"Remove {file} and sign in again") from None
+        raise UsageError(f"{file} cannot be read: {why(error)}", f"Remove {file} and sign in again") from None
 
 
 def store(contexts: Contexts) -> None:

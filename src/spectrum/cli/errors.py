@@ -17,7 +17,6 @@ _NEXT = {
     "operation-not-available": "spectrum --help",
     "idempotency-key-reused": "the same command with another --idempotency-key",
     "invalid-product": "spectrum product validate FILE",
-    "invalid-parameter": "spectrum product show PRODUCT@VERSION",
     "rate-limited": "the same command a little later",
     "unavailable": "spectrum status",
 }
@@ -25,6 +24,9 @@ _NEXT_BY_PLACE = {
     "/name": "the same command with another NAME",
     "/product": "spectrum product list",
     "/target": "spectrum target list",
+    "/release": "spectrum product list",
+    "/plan": "spectrum product show PRODUCT@VERSION",
+    "/parameters": "spectrum product show PRODUCT@VERSION",
 }
 _NEXT_BY_NOUN = {"not-found": "spectrum {noun} list"}
 
@@ -53,7 +55,7 @@ def tell(error: SpectrumError, noun: str = "") -> None:
     lines = [f"error: {message}{f' ({slug})' if slug else ''}"]
     places: tuple[Where, ...] = getattr(error, "errors", ())
     for place in places:
-        lines += place_lines(place)
+        lines += _beside(message, place)
     if job := getattr(error, "job", None):
         lines += [f"  | {line}" for line in (job.error.evidence if job.error else ())]
     if request_id := getattr(error, "request_id", ""):
@@ -70,9 +72,21 @@ def next_command(error: SpectrumError, noun: str = "") -> str:
     if slug in _NEXT_BY_NOUN:
         return _NEXT_BY_NOUN[slug].format(noun=noun) if noun else "spectrum --help"
     places: tuple[Where, ...] = getattr(error, "errors", ())
-    if places and places[0].pointer in _NEXT_BY_PLACE:
-        return _NEXT_BY_PLACE[places[0].pointer]
+    if places and (found := _NEXT_BY_PLACE.get("/".join(places[0].pointer.split("/")[:2]))):
+        return found
     return _NEXT.get(slug, f"spectrum {noun} --help".replace("  ", " "))
+
+
+def why(error: Exception) -> str:
+    """What the system or a library says, without the number and the file that it adds."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _beside(message: str, place: Where) -> list[str]:
+    """What a place adds to the message above it, which may be the same words."""
+    if place.file or place.message.casefold() not in message.casefold():
+        return place_lines(place)
+    return [f"  {place.hint}"] if place.hint else []
 
 
 def place_lines(place: Where) -> list[str]:

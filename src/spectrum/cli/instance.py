@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spectrum.cli.command import Kind, nouns, verb
-from spectrum.cli.errors import UsageError
+from spectrum.cli.errors import UsageError, why
 from spectrum.cli.session import Output, Session, duration
 
 if TYPE_CHECKING:
@@ -284,7 +284,7 @@ def _contents(path: str) -> str:
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The value in {path} cannot be read: {error}", "Check the path") from None
+        raise UsageError(f"The value in {path} cannot be read: {why(error)}", "Check the path") from None
     return text.removesuffix("\n")
 
 
@@ -319,7 +319,7 @@ def _documents(file: str) -> list[dict[str, Any]]:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
         documents = [document for document in YAML(typ="safe", pure=True).load_all(text) if document is not None]
     except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise UsageError(f"{file} cannot be read: {error}", "Check the path, and that it is YAML") from None
+        raise UsageError(f"{file} cannot be read: {why(error)}", "Check the path, and that it is YAML") from None
     if not documents or not all(isinstance(document, dict) for document in documents):
         raise UsageError(f"{file} does not describe an instance", f"Use name, {', '.join(SPEC)}")
     return documents

@@ -23,6 +23,8 @@ _BUSY = frozenset(
     {"creating", "ready", "waiting", "retrying", "unknown", "unwinding", "cancelling", "degraded", "starting"}
 )
 
+_HEADINGS = {"url": "URL"}
+
 
 def many(form: Output, items: Sequence[Model], columns: Columns) -> str:
     match form:
@@ -75,6 +77,11 @@ def fields(pairs: Sequence[tuple[str, object]]) -> str:
     width = max((len(name) for name, _ in shown), default=0) + 1
     color = use_color(sys.stdout)
     return "".join(f"{name + ':':<{width}}  {_painted(value, color)}\n" for name, value in shown)
+
+
+def everything(item: Model) -> str:
+    """All that is known of a thing, a line each."""
+    return fields([(_HEADINGS.get(name, name.removesuffix("_at").capitalize()), value) for name, value in item])
 
 
 def section(title: str, text: str) -> str:

@@ -48,9 +48,12 @@ def waiting_text(waiting: Waiting) -> str:
 
 
 def step_text(step: Step) -> str:
-    """What there is to say of a step beside its state: which attempt it is, why, and when it is tried again."""
+    """What there is to say of a step beside its state: which attempt it is, why, and when it is tried again.
+
+    Attempts are counted through doing and undoing: the second one may be the first to undo, which is nothing to tell.
+    """
     parts = []
-    if step.attempts and (step.attempts[-1].number > 1 or step.attempts[-1].cause != "first"):
+    if step.attempts and step.attempts[-1].cause != "first":
         parts.append(f"attempt {step.attempts[-1].number} ({step.attempts[-1].cause})")
     if step.retry_at:
         parts.append(f"again at {step.retry_at:%H:%M:%SZ}")

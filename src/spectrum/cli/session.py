@@ -64,13 +64,8 @@ class Session:
 
     @cached_property
     def client(self) -> Client:
-        import stamina.instrumentation
-
-        from spectrum.sdk import Client
-
-        stamina.instrumentation.set_on_retry_hooks(())  # a program says what went wrong once, at its end
         found = discover(self.options.url, self.options.token_file, self.options.context)
-        return Client(found.url, found.token)
+        return connect(found.url, found.token)
 
     @cached_property
     def _key(self) -> str:
@@ -91,6 +86,7 @@ class Session:
         return isinstance(error, Unreachable)
 
     def say(self, text: str) -> None:
+        sys.stdout.flush()  # where both go to one file, in the order in which they were said
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
@@ -134,6 +130,16 @@ class Session:
     def close(self) -> None:
         if "client" in self.__dict__:
             self.client.close()
+
+
+def connect(url: str, token: str | None) -> Client:
+    """A client of a program, which says what went wrong once, at its end, and logs no retries."""
+    import stamina.instrumentation
+
+    from spectrum.sdk import Client
+
+    stamina.instrumentation.set_on_retry_hooks(())
+    return Client(url, token)
 
 
 def duration(text: str) -> float:

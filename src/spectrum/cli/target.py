@@ -52,10 +52,10 @@ def list_targets(session: Session) -> None:
 
 def show(session: Session, name: Name) -> None:
     """Show a target."""
-    from spectrum.cli.output import fields
+    from spectrum.cli.output import everything
 
     target = session.client.targets.get(name)
-    session.show(target, COLUMNS, lambda: fields([(key.title(), value) for key, value in target.as_json().items()]))
+    session.show(target, COLUMNS, lambda: everything(target))
 
 
 def remove(

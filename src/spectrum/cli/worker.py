@@ -54,10 +54,10 @@ def list_workers(session: Session) -> None:
 
 def show(session: Session, worker_id: Id) -> None:
     """Show a worker."""
-    from spectrum.cli.output import fields
+    from spectrum.cli.output import everything
 
     worker = session.client.workers.get(worker_id)
-    session.show(worker, COLUMNS, lambda: fields([(key.title(), value) for key, value in worker.as_json().items()]))
+    session.show(worker, COLUMNS, lambda: everything(worker))
 
 
 def drain(session: Session, worker_id: Id) -> None:

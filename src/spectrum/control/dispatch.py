@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from spectrum.control.engine import Engine
+from spectrum.control.engine import Engine, Held
 from spectrum.core.errors import Problem
 from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId, WorkerId
 from spectrum.core.jobs.commands import Answer, Claim, Done, Holding, Lose, Release, Repeated, Report
@@ -152,6 +152,8 @@ class Dispatch:
         for each in owned:
             try:
                 await self.lose(each.organization_id, each.instance_id, each.job_id, each.fence, why)
+            except Held:
+                _log.info("a job was not taken away yet: its instance is held", job_id=each.job_id)
             except Problem:
                 raise
             except Exception:

@@ -40,6 +40,10 @@ SETTLE_PAUSE = 0.2
 DEFERRALS_LIMIT = 400
 
 
+class Held(Problem):
+    """Another copy has held the instance for long. It says nothing of other instances (P19)."""
+
+
 @dataclass
 class _Pending:
     asked: Asked
@@ -64,7 +68,8 @@ class Engine:
     async def execute(self, asked: Asked | Command) -> Answer | Repeated:
         """Apply one command; returns after its commit.
 
-        Raises `Problem`: what the decision refused, or `unavailable` where the store can't be reached.
+        Raises `Problem`: what the decision refused, or `unavailable` where the store can't be reached; `Held` where only this
+        instance can't.
         """
         return await self._enqueue(asked)
 
@@ -150,8 +155,15 @@ class Engine:
                 if await self._settle(uncertain) is Settlement.ABORTED:
                     continue
                 results = uncertain.results
-            self.committed(fold.written, fold.hints)
+            self._tell(fold)
             return results
+
+    def _tell(self, fold: Folding) -> None:
+        """What is committed stays committed, whatever those who are told of it do."""
+        try:
+            self.committed(fold.written, fold.hints)
+        except Exception:
+            _log.exception("a commit could not be told")
 
     async def _settle(self, uncertain: Uncertain) -> Settlement:
         while True:
@@ -171,7 +183,7 @@ class Engine:
         for pending in reversed(deferred):
             pending.deferrals += 1
             if pending.deferrals > DEFERRALS_LIMIT:
-                _fail([pending], Problem("unavailable", "Another copy has held this instance for long. Try again."))
+                _fail([pending], Held("unavailable", "Another copy has held this instance for long. Try again."))
             else:
                 self._queue.appendleft(pending)
         if deferred and nothing_moved:

@@ -5,13 +5,14 @@ Every copy runs one; each round is idempotent and safe beside another's (P1).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
 from spectrum.control.dispatch import Dispatch
-from spectrum.control.engine import Engine
+from spectrum.control.engine import Engine, Held
 from spectrum.core.errors import Problem
 from spectrum.core.ids import JobId
 from spectrum.core.jobs.commands import Command, Submit, Tick
@@ -38,6 +39,7 @@ class Sweeper:
     lease_seconds: float
     period: float = 1.0
     lapsed: Callable[[], None] = lambda: None
+    _ticked: float = field(default=-math.inf, init=False)
 
     async def run(self) -> None:
         while True:
@@ -52,12 +54,19 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """One round."""
-        await self.store.tick()
+        self._ticked = -math.inf
+        await self._tick()
         await self._end_lapsed_leases()
         for candidate in await self.store.due(PAGE):
             await self._execute(_tick(candidate))
         for candidate in await self.store.purgeable(PAGE):
             await self._execute(self._purge(candidate))
+
+    async def _tick(self) -> None:
+        """Say that time counts. Once a period: a round may last long, and must not be taken for time that nobody saw."""
+        if self.clock.monotonic() - self._ticked >= self.period:
+            await self.store.tick()
+            self._ticked = self.clock.monotonic()
 
     async def _end_lapsed_leases(self) -> None:
         for lapsed in await self.store.lapsed(self.lease_seconds, PAGE):
@@ -66,13 +75,15 @@ class Sweeper:
                 self.lapsed()
             _log.info("lease lapsed", lease_id=lapsed.lease_id, worker_id=lapsed.worker_id, jobs=len(ended.owned))
             await self.dispatch.lose_all(ended.owned, "its worker's lease lapsed")
+            await self._tick()
 
     async def _execute(self, command: Command) -> None:
         """One bad instance holds up no other (P19)."""
+        await self._tick()
         try:
             await self.engine.execute(command)
         except Problem as problem:
-            if problem.slug == "unavailable":
+            if problem.slug == "unavailable" and not isinstance(problem, Held):
                 raise
             _log.info("sweep refused", instance_id=command.instance_id, problem=problem.slug, detail=problem.detail)
         except Exception:

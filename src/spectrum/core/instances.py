@@ -17,23 +17,29 @@ Service = Mapping[str, Any]
 Condition = Mapping[str, Any]
 
 
-def health_of(lifecycle: Lifecycle, services: Sequence[Service], primary: frozenset[str]) -> Health:
-    """The health that one sighting shows. `primary` are the services behind the primary endpoint.
+def health_of(
+    lifecycle: Lifecycle,
+    services: Sequence[Service],
+    primary: frozenset[str],
+    never_end: frozenset[str] = frozenset(),
+) -> Health:
+    """The health that one sighting shows. `primary` are the services behind the primary endpoint, `never_end` those that are
+    not well once they have ended, however well they did.
 
     Of an instance that is not to run there is nothing to be said.
     """
     if lifecycle is not Lifecycle.RUNNING or not services:
         return Health.UNKNOWN
-    well = {service["name"] for service in services if _well(service)}
+    well = {service["name"] for service in services if _well(service, never_end)}
     if len(well) == len(services):
         return Health.HEALTHY
     wrong = {service["name"] for service in services} - well
     return Health.UNHEALTHY if not well or wrong & primary else Health.DEGRADED
 
 
-def _well(service: Service) -> bool:
+def _well(service: Service, never_end: frozenset[str]) -> bool:
     if service["state"] == "completed":
-        return True
+        return service["name"] not in never_end
     return bool(service["state"] == "running" and service["health"] == "healthy")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 LARGEST = 10 * 1024 * 1024  # bytes
 KEPT = 3
 TAIL_BYTES = 64 * 1024
+_STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ")  # as `say` puts it before a line
 
 
 def say(text: str) -> None:
@@ -53,11 +55,11 @@ def tail(path: Path, lines: int) -> tuple[str, ...]:
 
 
 def message(line: str) -> str:
-    """What a line says, without the members of a JSON line that only programs read."""
+    """What a line says, without its time and the members of a JSON line that only programs read."""
     try:
         record = json.loads(line)
     except ValueError:
-        return line
+        return _STAMP.sub("", line)
     return str(record.get("message", line)) if isinstance(record, dict) else line
 
 

@@ -251,11 +251,11 @@ def verify_running(outline: Outline, needs: tuple[str, ...]) -> Node:
 
 
 def _to_be_well(services: Iterable[ServiceOutline]) -> Mapping[str, list[str]]:
-    """The services of a check. Compose lets a service end that others wait to complete, or of which nobody asks for health."""
+    """The services of a check, and how each is well."""
     services = list(services)
     return {
         "services": [each.name for each in services],
-        "may_end": [each.name for each in services if each.completes or not each.health_checked],
+        "may_end": [each.name for each in services if each.may_end],
         "must_end": [each.name for each in services if each.completes],
     }
 

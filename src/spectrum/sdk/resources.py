@@ -106,7 +106,7 @@ class Jobs(Resource):
             left = None if timeout is None else timeout - (time.monotonic() - start)
             if left is not None and left <= 0:
                 raise WaitTimeout(
-                    f"Job {job_id} was not done after {timeout:g} s; it goes on", f"spectrum job watch {job_id}"
+                    f"Job {job_id} was not done after {timeout:.1f} s; it goes on", f"spectrum job watch {job_id}"
                 )
             _pause(asked, hold, left)
             hold = interval if left is None else max(0.0, min(interval, left))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -128,7 +129,7 @@ class Wire:
                 return False
 
     def _unreachable(self, error: Exception) -> Unreachable:
-        reason = str(error) or type(error).__name__
+        reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
         return Unreachable(f"{self.url} does not answer: {reason}", "spectrum status")
 
     def close(self) -> None:

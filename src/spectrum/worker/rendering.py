@@ -114,7 +114,7 @@ def service_state(name: str, seen: Observed | None) -> Mapping[str, Any]:
     """A service as the instance's record shows it (INTERFACES §2)."""
     if seen is None or seen.presence is not Presence.PRESENT:
         return {"name": name, "state": "stopped", "health": "unknown", "restarts": 0, "ports": {}}
-    completed = seen.exit is not None and seen.exit.code == 0
+    completed = seen.ended and seen.exit is not None and seen.exit.code == 0
     ended = "completed" if completed else "exited" if seen.exit is not None else "starting"
     state = "running" if seen.running else ended
     health = "unknown" if seen.health is SlotHealth.STARTING or state == "completed" else seen.health.value

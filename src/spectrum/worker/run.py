@@ -464,12 +464,16 @@ class JobRun:
                 lost = [] if missed else self._kept_since(problem)
                 _log.info("report refused", job_id=news.job_id, problem=problem.slug, resent=len(lost))
                 if not lost:
+                    self.means.spool.drop(unheard[0])
                     return None
                 unheard, missed = [*lost, news], True
             else:
-                if answer is None:
+                sent = unheard.pop(0)
+                # What was granted and is refused now may run here: only a new fence makes an end of it.
+                if answer is None or (unheard and answer.refused):
                     return None
-                unheard.pop(0)
+                if missed:
+                    self.means.spool.drop(sent)
         return answer
 
     def _kept_since(self, problem: Problem) -> list[News]:
@@ -479,7 +483,10 @@ class JobRun:
         return kept if kept and kept[0].number == first else []
 
     async def _send(self, news: News) -> Holding | None:
-        """The answer; None where the job is lost meanwhile. Raises Problem where the report is refused."""
+        """The answer; None where the job is lost meanwhile.
+
+        Raises Problem where the report is refused: whether it stays in the spool is the caller's to say.
+        """
         tries = 0
         while not self.gone:
             try:
@@ -490,9 +497,6 @@ class JobRun:
                 tries += 1
                 pause = backoff(min(tries, 4), f"{news.job_id}:{news.fence}:{news.number}:{tries}")
                 await self.clock.sleep(pause.total_seconds())
-            except Problem:
-                self.means.spool.drop(news)
-                raise
             else:
                 if tries:
                     self.means.spool.drop(news)

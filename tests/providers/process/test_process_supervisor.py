@@ -486,6 +486,92 @@ async def test_a_hook_that_is_run_anew_has_its_whole_time_again(hand: Hand, targ
     await open_gate(folder)
 
 
+async def test_a_hook_that_outlives_a_shutdown_of_which_the_supervisor_was_killed_is_run_anew(
+    hand: Hand, target: ProcessProvider
+) -> None:
+    facts = await hand.ground()
+    told = target.folder / "instances" / hand.instance / "volumes" / "data" / "told"
+    end = told.with_name("end")
+    text = (
+        f"cd {facts.roots['web']}/data; echo ran >> runs; trap 'echo told > told' TERM; "
+        "[ $(wc -l < runs) = 1 ] || exit 0; while [ ! -e end ]; do sleep 0.05; done; exit 3"
+    )
+    service = replace(hand.harness.web(facts), stop_grace=DEADLINE)
+    await hand.ensure("web/wait", Hook("wait", service, ("sh", "-c", text), timeout=60))
+    runs = told.with_name("runs")
+    await eventually(lambda: runs.exists() and runs.read_text() == "ran\n")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(target.shutdown)
+        await eventually(told.exists)
+        group.cancel_scope.cancel()
+    await kill_supervisor(hand)
+    assert await target.revive() == (hand.instance,)
+    end.touch()
+
+    seen = await hand.until("web/wait", lambda seen: seen.exit is not None)
+    assert seen.exit is not None
+    assert seen.exit.code == 0
+    assert runs.read_text() == "ran\nran\n"
+
+
+async def test_what_was_started_after_a_shutdown_of_a_stopped_instance_is_found_again(
+    hand: Hand, target: ProcessProvider
+) -> None:
+    await hand.ground()
+    assert await target.shutdown() == (hand.instance,)
+    await target.supervisors.ended(hand.instance, DEADLINE)
+    await target.revive()
+
+    await hand.web()
+    await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
+    pid = main_pid(target, hand, "web/container")
+    await kill_supervisor(hand)
+
+    await hand.until("web/container", lambda seen: seen.health is SlotHealth.HEALTHY)
+    assert main_pid(target, hand, "web/container") == pid
+
+
+async def test_what_a_broken_off_shutdown_still_stops_is_revived_all_the_same(
+    hand: Hand, target: ProcessProvider
+) -> None:
+    facts = await hand.ground()
+    told = target.folder / "instances" / hand.instance / "volumes" / "data" / "told"
+    text = f"cd {told.parent}; trap '[ -e told ] || {{ touch told; read line < gate; }}; exit 0' TERM; while :; do sleep 0.05; done"
+    os.mkfifo(told.with_name("gate"))
+    told.with_name("gate").chmod(0o666)
+    await hand.ensure("web/container", replace(script(text, hand, facts), stop_grace=DEADLINE))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(target.shutdown)
+        await eventually(told.exists)
+        group.cancel_scope.cancel()
+    async with anyio.create_task_group() as group:
+        group.start_soon(target.revive)
+        await open_gate(told.parent)
+
+    assert (await hand.until("web/container", lambda seen: seen.running)).key == "key.1"
+
+
+async def test_an_instance_that_can_not_be_brought_back_or_stopped_keeps_no_other_from_it(
+    hand: Hand, target: ProcessProvider
+) -> None:
+    broken = Hand(hand.harness)
+    for each in (broken, hand):
+        await each.web()
+        await kill_supervisor(each)
+    journal = target.folder / "supervisors" / broken.instance / "journal.json"
+    whole = journal.read_text()
+    journal.write_text(whole.replace('"account"', '"was_account"'))
+    try:
+        assert await target.revive() == (hand.instance,)
+        with pytest.raises(Fault, match=broken.instance):
+            await target.shutdown()
+        assert not (await hand.look("web/container")).running
+    finally:
+        journal.write_text(whole)
+
+
 async def test_a_lost_supervisor_is_revived_without_touching_what_runs(hand: Hand, target: ProcessProvider) -> None:
     await hand.web()
     pid = main_pid(target, hand, "web/container")

@@ -21,6 +21,7 @@ from spectrum.core.jobs.table import (
     WaitsFor,
 )
 from spectrum.core.jobs.turn import Refused, Turn, next_state, next_step_state
+from spectrum.core.product.outline import Outline
 from spectrum.core.retry import LONGEST_PAUSE
 
 
@@ -204,15 +205,20 @@ def observe(turn: Turn, command: Observe) -> Done:
         services = instances.all_services(instance.lifecycle, instance.services, command.services)
         conditions = instances.since_when(instance.conditions, command.conditions, turn.now)
         turn.change_instance(services=services, conditions=conditions, observed_at=turn.now)
-        health = instances.health_of(instance.lifecycle, services, _primary_services(turn))
+        outline = _outline(turn)
+        never_end = frozenset(s.name for s in outline.services if not s.may_end) if outline is not None else frozenset()
+        health = instances.health_of(instance.lifecycle, services, _primary_services(outline), never_end)
     change_health(turn, instances.steady(instance, health, turn.now))
     return Done(True)
 
 
-def _primary_services(turn: Turn) -> frozenset[str]:
-    """The services behind the primary endpoint, or behind every one where none is."""
+def _outline(turn: Turn) -> Outline | None:
     spec = turn.instance.accepted or turn.instance.requested
-    outline = turn.before.outlines.get(spec.release_id)
+    return turn.before.outlines.get(spec.release_id)
+
+
+def _primary_services(outline: Outline | None) -> frozenset[str]:
+    """The services behind the primary endpoint, or behind every one where none is."""
     endpoints = outline.endpoints if outline is not None else ()
     return frozenset(e.service for e in endpoints if e.primary) or frozenset(e.service for e in endpoints)
 

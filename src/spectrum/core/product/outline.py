@@ -35,6 +35,11 @@ class ServiceOutline:
     def stateful(self) -> bool:
         return bool(self.volumes)
 
+    @property
+    def may_end(self) -> bool:
+        """Compose lets a service end that others wait to complete, or of which nobody asks for health."""
+        return self.completes or not self.health_checked
+
 
 @dataclass(frozen=True, slots=True)
 class HookOutline:

@@ -135,7 +135,7 @@ def _check_services(release: Release, kind: TargetKind, report: Report) -> None:
         for need, dependency in spec.get("depends_on", {}).items():
             pointer = origin(release, kind, name, "depends_on", need)
             if _exists(report, pointer, need, "service", services):
-                _check_health(report, pointer, need, services[need], dependency["condition"], kind)
+                _check_condition(report, pointer, need, services[need], dependency["condition"], kind)
         _check_targets(release, kind, name, spec, report)
         _check_modes(release, kind, name, spec, report)
         if kind is TargetKind.PROCESS and not spec.get("command") and not spec.get("entrypoint"):
@@ -154,9 +154,13 @@ def _check_services(release: Release, kind: TargetKind, report: Report) -> None:
             report.refuse(pointer, f"{endpoint.port} is no public port of {endpoint.service!r}", listed)
 
 
-def _check_health(
+def _check_condition(
     report: Report, pointer: str, name: str, spec: Mapping[str, Json], condition: str, kind: TargetKind
 ) -> None:
+    restart = spec.get("restart", "no")
+    if condition == "service_completed_successfully" and restart in ("always", "unless-stopped"):
+        hint = f"Give {name} restart: no or on-failure."
+        report.refuse(pointer, f"{name!r} can't complete: with restart: {restart} it is always started again", hint)
     health = spec.get("healthcheck", {})
     if condition != "service_healthy":
         return

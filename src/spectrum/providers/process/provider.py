@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from spectrum.core.errors import ErrorClass, Fault
+import structlog
+
+from spectrum.core.errors import ErrorClass, Fault, StaleFence
 from spectrum.core.ids import InstanceId
 from spectrum.core.product.resources import Artifact, Hook, Service
 from spectrum.providers.process.artifacts import ArtifactStore
@@ -23,6 +25,8 @@ SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
 OBSERVE_SECONDS = 120.0  # an observation waits for a call that acts on its slot, a graceful stop for instance
 ACT_SECONDS = 900.0
 AT_ONCE = 8  # instances that are started or stopped side by side
+
+_log = structlog.get_logger(__name__)
 
 
 class ProcessProvider:
@@ -127,25 +131,31 @@ class ProcessProvider:
     async def revive(self) -> tuple[InstanceId, ...]:
         """Start the supervisors that are missing, after a reboot or `shutdown`, and with them all that is wanted running.
 
-        Answers the instances whose supervisor was started.
+        Answers the instances that it started. One that can't be is left out, and keeps no other from it (P19).
         """
         gate = asyncio.Semaphore(AT_ONCE)
+        journals = await asyncio.to_thread(self.supervisors.journals)
+        down = {name for name, journal in journals.items() if journal.get("down")}
 
         async def one(name: str) -> InstanceId | None:
             async with gate:
-                if await self.supervisors.lives(name):
+                # The supervisor of one that is down may live because the shutdown was broken off, and goes on with it.
+                if name not in down and await self.supervisors.lives(name):
                     return None
-                await self._ask(InstanceId(name), {"do": "revive"}, OBSERVE_SECONDS)
+                try:
+                    await self._ask(InstanceId(name), {"do": "revive"}, OBSERVE_SECONDS)
+                except (Fault, StaleFence) as problem:
+                    _log.warning("instance not revived", instance_id=name, problem=str(problem))
+                    return None
                 return InstanceId(name)
 
-        journals = await asyncio.to_thread(self.supervisors.journals)
-        started = await asyncio.gather(*(one(name) for name in sorted(_with_units(journals))))
+        started = await asyncio.gather(*(one(name) for name in sorted(_with_units(journals) | down)))
         return tuple(name for name in started if name is not None)
 
     async def shutdown(self) -> tuple[InstanceId, ...]:
         """Stop every instance gracefully, keep its data and what is wanted of it, and end its supervisor; `revive` undoes it.
 
-        Answers the instances that it stopped.
+        Answers the instances that it stopped. Raises what kept it from stopping one, after all others were stopped.
         """
         gate = asyncio.Semaphore(AT_ONCE)
 
@@ -157,7 +167,12 @@ class ProcessProvider:
 
         journals = await asyncio.to_thread(self.supervisors.journals)
         living = {name for name in journals if await self.supervisors.lives(name)}
-        return tuple(await asyncio.gather(*(one(name) for name in sorted(_with_units(journals) | living))))
+        names = sorted(_with_units(journals) | living)
+        ended = await asyncio.gather(*(one(name) for name in names), return_exceptions=True)
+        for each in ended:
+            if isinstance(each, BaseException):
+                raise each
+        return tuple(InstanceId(name) for name in names)
 
     async def sweep_artifacts(self) -> tuple[str, ...]:
         """Remove artifacts that no instance's journal names and that were not asked for lately. Answers what was removed."""

@@ -140,7 +140,8 @@ class Unit:
         """One run; True where another one is wanted, after a pause."""
         try:
             code = self._one_run()
-            return not self.stopping and self._again(code)
+            # A hook may outlive the shutdown that broke it off, where the supervisor died over it: it is run anew.
+            return not self.stopping and (bool(self.record.get("interrupted")) or self._again(code))
         except Exception as problem:  # whatever it is: a service that is wanted is tried again
             self._say(f"could not be started or watched: {type(problem).__name__}: {problem}")
             self.started.set()
