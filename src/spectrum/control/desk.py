@@ -85,17 +85,17 @@ def _report(visit: Visit, news: News) -> Report:
     )
 
 
-def _told(answer: Holding | Exception) -> Holding | wire.Refusal:
+def _told(answer: Holding | Exception) -> wire.Told:
     match answer:
         case Holding():
-            return answer
+            return wire.Told(answer)
         case Problem():
             if answer.slug == "forbidden":
                 _log.warning("a worker's report was refused", why=answer.detail)
-            return wire.Refusal(answer.slug, answer.detail, dict(answer.extra))
+            return wire.Told(refusal=wire.Refusal(answer.slug, answer.detail, dict(answer.extra)))
         case _:
             _log.error("a report failed as it should not", exc_info=answer)
-            return wire.Refusal("internal", "Something broke on our side. Send the report again.", {})
+            return wire.Told(refusal=wire.Refusal("internal", "Something broke on our side. Send it again.", {}))
 
 
 @dataclass

@@ -123,10 +123,10 @@ class PollLink:
             body = await self._exchange("reports", wire.together(news), incarnation)
         except (LinkDown, Problem) as error:
             return [error] * len(news)
-        answers: Sequence[Holding | wire.Refusal] = wire.decode(wire.Answers, body).answers
+        answers: Sequence[wire.Told] = wire.decode(wire.Answers, body).answers
         if len(answers) != len(news):
             return [LinkDown(f"reports: {len(news)} were sent, {len(answers)} answered")] * len(news)
-        return [_no("reports", a.slug, a.detail, a.extra) if isinstance(a, wire.Refusal) else a for a in answers]
+        return [answer.holding or _refused(answer.refusal) for answer in answers]
 
     async def release(self, incarnation: Incarnation, handback: Handback) -> None:
         await self._call("release", handback, incarnation)
@@ -224,6 +224,12 @@ def _no(what: str, slug: str, detail: str, extra: Mapping[str, Any]) -> Exceptio
     if slug in LATER or slug == "signature-replayed" or slug not in STATUS:
         return LinkDown(f"{what}: {detail}")
     return Problem(slug, detail, extra=extra)
+
+
+def _refused(refusal: wire.Refusal | None) -> Exception:
+    if refusal is None:
+        return LinkDown("reports: one has no answer")
+    return _no("reports", refusal.slug, refusal.detail, refusal.extra)
 
 
 def _size(waiting: tuple[Incarnation, bytes]) -> int:

@@ -96,10 +96,18 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """The answer to one report: a holding, or why there is none."""
+
+    holding: Holding | None = None
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Answers:
     """To each report in its place."""
 
-    answers: tuple[Holding | Refusal, ...]
+    answers: tuple[Told, ...]
 
 
 @dataclass(frozen=True, slots=True)
