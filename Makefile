@@ -9,10 +9,10 @@ export UV_SYSTEM_CERTS ?= 1
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down doctor check docs format test sim bench clean sagas
+.PHONY: help setup up down doctor check docs format test golden fuzz sim ring2 bench clean sagas
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## make the Python environment (idempotent)
 
@@ -50,12 +50,24 @@ format: setup ## rewrite the code in the project's format
 test: setup ## run every test, fast ones first
 	@$(BIN)/pytest -n auto --dist worksteal
 
+golden: setup ## rewrite the texts that are kept (problems, products, plans); read the difference aloud
+	@SPECTRUM_TEST_UPDATE_GOLDEN=1 $(BIN)/pytest -q tests/api/test_problems.py tests/api/test_broken_requests.py tests/api/test_openapi.py \
+		tests/unit/product/test_broken_products.py tests/db/test_plans.py
+	@git --no-pager diff --stat tests/golden
+
+EXAMPLES ?= 100
+fuzz: setup ## send the API whatever its document allows, and what it does not: make fuzz EXAMPLES=100
+	@SPECTRUM_TEST_FUZZ=$(EXAMPLES) $(BIN)/pytest -q tests/api/test_fuzz.py
+
 sagas: setup ## play every situation of every operation in the saga harness
 	@SPECTRUM_TEST_SAGAS=all $(BIN)/pytest -n auto --dist worksteal tests/sagas
 
 SEEDS ?= 1-200
 sim: setup ## run the whole system in the seeded simulator: make sim SEEDS=1-200
 	@$(BIN)/python -m sim run --seeds $(SEEDS) --jobs 2
+
+ring2: setup ## interleave pairs of transactions on a real PostgreSQL: make ring2 SEEDS=0-9999
+	@$(BIN)/python -m sim pairs --seeds $(SEEDS) --jobs 2
 
 bench: setup ## measure jobs a second, their latencies and what they cost (two minutes)
 	@$(BIN)/python -m bench.jobs

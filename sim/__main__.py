@@ -1,9 +1,12 @@
-"""The simulator's commands: `python -m sim run --seeds A-B` and `python -m sim replay SEED | --tape FILE`."""
+"""The simulator's commands: `python -m sim run --seeds A-B`, `python -m sim replay SEED | --tape FILE`, and ring 2:
+`python -m sim pairs --seeds A-B`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import gc
+import json
 import sys
 import time
 from collections import Counter
@@ -44,6 +47,14 @@ def _parser() -> argparse.ArgumentParser:
     replaying.add_argument("seed", type=int, nargs="?")
     replaying.add_argument("--tape", type=Path)
     replaying.set_defaults(command=_replay)
+    pairing = verbs.add_parser("pairs", help="interleave pairs of transactions on a real PostgreSQL (ring 2)")
+    pairing.add_argument("--seeds", type=_seeds, required=True, metavar="A-B", help="one seed alone tells its story")
+    pairing.add_argument("--jobs", type=int, default=1, help="processes side by side")
+    pairing.add_argument(
+        "--seconds", type=float, help="begin no other interleaving after so long; the sums are of what was done"
+    )
+    pairing.add_argument("--json", type=Path, help="where to write the sums")
+    pairing.set_defaults(command=_pairs)
     return parser
 
 
@@ -86,6 +97,27 @@ def _replay(arguments: argparse.Namespace) -> int:
     outcome = run(scenarios.find(name), seed, tape)
     print(report.story(outcome))
     return 1 if outcome.violation else 0
+
+
+def _pairs(arguments: argparse.Namespace) -> int:
+    from sim.interleave import command  # the rest of the simulator needs no PostgreSQL
+
+    if len(arguments.seeds) == 1:
+        outcome = command.replay(arguments.seeds[0])
+        print(command.story(outcome))
+        return 1 if outcome.anomalies else 0
+    started = time.perf_counter()
+    summary, failures = command.run(arguments.seeds, arguments.jobs, arguments.seconds)
+    for outcome in failures:
+        print(command.story(outcome), end="\n\n")
+    sums = json.dumps(summary.as_json(), indent=2)
+    if arguments.json is not None:
+        arguments.json.write_text(sums + "\n")
+    print(sums)
+    print(
+        f"{summary.interleavings} interleavings of {len(arguments.seeds)} seeds in {time.perf_counter() - started:.1f} s"
+    )
+    return 1 if failures or summary.cycles else 0
 
 
 def _outcomes(scenario: str, seeds: range, jobs: int) -> Iterator[Outcome]:

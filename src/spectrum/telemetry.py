@@ -207,6 +207,11 @@ class Metrics:
         self.outbox_lag = Gauge(
             "spectrum_outbox_lag_seconds", "Age of the oldest event without a position.", registry=self.registry
         )
+        self.audit_lag = Gauge(
+            "spectrum_audit_lag_seconds",
+            "Age of the oldest audit record without a seal.",
+            registry=self.registry,
+        )
         self.jobs_stuck = Gauge(
             "spectrum_jobs_stuck", "Instances that are on hold as quarantined.", registry=self.registry
         )

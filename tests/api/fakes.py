@@ -138,6 +138,7 @@ async def served() -> AsyncIterator[tuple[httpx2.AsyncClient, FakeIdempotency, R
         instances=nothing,
         jobs=nothing,
         log=nothing,
+        audit=nothing,
         desk=cast(Any, FakeDesk()),
         streams=nothing,
         readiness=ready,

@@ -110,6 +110,19 @@ async def test_a_lease_that_was_revoked_has_not_expired(here: Vendor) -> None:
     assert (await scraped(here.api))["spectrum_leases_expired_total",] == 0
 
 
+async def test_the_lag_of_the_sealer_is_the_age_of_the_oldest_record_without_a_seal(here: Vendor) -> None:
+    await here.create()
+    assert (await scraped(here.api))["spectrum_audit_lag_seconds",] > 0
+    await here.api.as_admin("UPDATE audit SET recorded_at = now() - interval '1 hour'")
+    assert (await scraped(here.api))["spectrum_audit_lag_seconds",] >= 3600
+
+    await here.api.as_admin(
+        "UPDATE audit SET seal_number = 1, seal_previous = '', seal_hash = sha256(''), sealed_at = now()"
+    )
+
+    assert (await scraped(here.api))["spectrum_audit_lag_seconds",] == 0
+
+
 async def test_the_lag_of_the_log_is_the_age_of_what_has_no_position_yet(here: Vendor) -> None:
     await here.create()
     await here.api.as_admin("UPDATE events SET recorded_at = now() - interval '1 hour'")

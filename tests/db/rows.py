@@ -139,6 +139,8 @@ def _job(rows: Rows) -> None:
     rows.add("events", id=make_id("evt"), epoch=1, **fact)
     entry = {"recorded_at": NOW, "actor": "tester", "action": "job.submitted", "subject": job}
     rows.add("audit", id=make_id("aud"), **entry)
+    head = {"number": 1, "hash": bytes32(), "sealed_at": NOW, "key_id": "k", "signature": bytes(64)}
+    rows.add("audit_heads", **head)
     blob = {"name": "log", "url": "file:///b", "size": 1, "created_at": NOW, "expires_at": LATER}
     rows.add("blobs", id=make_id("blb"), instance_id=instance, job_id=job, **blob)
     request = {"pool_id": rows["pools"]["id"], "target_id": rows["targets"]["id"], "instance_id": instance}

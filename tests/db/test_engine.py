@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import asyncpg
 import pytest
 
 from spectrum.control import engine
@@ -31,6 +32,7 @@ from spectrum.db.store import PostgresStore
 from tests.db.ground import Ground, ground, handback, report, run_to_the_end
 from tests.db.rows import insert_row, make_id, rows_of
 from tests.postgres import Database
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +56,21 @@ async def claim_one(here: Ground, lease: Lease, number: int = 1) -> Holding:
     claimed = await here.dispatch.claim(here.caller, lease.id, lease.incarnation, number, 1, holds_others=False)
     assert len(claimed) == 1
     return claimed[0]
+
+
+async def test_an_instance_never_comes_onto_a_target_that_was_removed_after_its_choice(here: Ground) -> None:
+    asked = here.create()
+    remover = await asyncpg.connect(here.database.admin_url)
+    async with remover.transaction():
+        await remover.execute("SELECT FROM targets WHERE id = $1 FOR UPDATE", here.target)
+        await remover.execute("UPDATE targets SET removed_at = clock_timestamp() WHERE id = $1", here.target)
+        creating = asyncio.ensure_future(here.engine.execute(asked))
+        await until(lambda: here.admin.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
+    await remover.close()
+    with pytest.raises(Problem) as refused:
+        await creating
+    assert refused.value.slug == "not-allowed-now"
+    assert await here.admin.fetchval("SELECT count(*) FROM instances") == 0
 
 
 async def test_a_create_runs_to_its_end_and_every_row_of_it_is_there(here: Ground) -> None:

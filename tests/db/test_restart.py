@@ -24,7 +24,7 @@ from spectrum.core.jobs.table import JobState
 from spectrum.db.bootstrap import bootstrap, derive_passwords, role_urls
 from spectrum.db.embedded import Embedded, Server
 from tests.db.ground import Ground, ground, run_to_the_end
-from tests.postgres import Database
+from tests.postgres import Database, chosen_binaries
 
 pytestmark = pytest.mark.anyio
 
@@ -75,7 +75,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 async def cell(folder: Path) -> AsyncIterator[Cell]:
-    embedded = Embedded(folder / "postgres", dies_with_parent=True)
+    embedded = Embedded(folder / "postgres", dies_with_parent=True, binaries=chosen_binaries())
     made = Cell(embedded, await asyncio.to_thread(embedded.start))
     try:
         await bootstrap(made.server.url(), NAME, derive_passwords(SECRET), ahead_days=0)

@@ -123,7 +123,7 @@ async def test_a_query_that_forgets_to_filter_sees_its_scope_alone(
         try:
             seen = {row[0] for row in await connection.fetch(f"SELECT {column} FROM {table}")}
         except asyncpg.InsufficientPrivilegeError:
-            assert (role, table) == (Role.ENGINE, "tokens")
+            assert (role, table) in {(Role.ENGINE, "tokens"), (Role.ENGINE, "audit_heads")}
             return
     expected = set(world.scope(scope) or [])
     if scope != UNSET and role is not Role.OWNER and table in READ_BY_ALL:
@@ -231,7 +231,7 @@ async def test_a_partition_is_closed_to_everybody_but_through_its_table(world: W
 async def test_the_system_reads_whole_rows_of_events_and_audit_of_all(world: World) -> None:
     everybody = {world.own.organization_id, world.other.organization_id}
     async with world.as_role(Role.SYSTEM, None) as connection:
-        for table in ("events", "audit"):
+        for table in ("events", "audit", "audit_heads"):
             assert {row["organization_id"] for row in await connection.fetch(f"SELECT * FROM {table}")} == everybody
 
 
@@ -279,7 +279,7 @@ async def test_the_system_finds_ids_and_states_of_all_organizations(world: World
             assert {row["organization_id"] for row in rows} == everybody
 
 
-@pytest.mark.parametrize("table", [name for name in OWNED if name not in ("events", "audit")])
+@pytest.mark.parametrize("table", [name for name in OWNED if name not in ("events", "audit", "audit_heads")])
 async def test_the_system_changes_no_row_of_an_organization(world: World, table: str) -> None:
     allowed = {"tokens": {"last_used_at"}, "idempotency_keys": {"ciphertext", "key_id"}, "watches": {"look_at"}}
     async with world.as_role(Role.SYSTEM, None) as connection:

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from spectrum.control.sequencer import Sequencer
+from spectrum.control.sequencer import sequencer
 from spectrum.core.jobs.store import Unavailable
 from spectrum.db.leading import Leading, LeadLost
 from spectrum.db.log import EventLog
@@ -349,8 +349,8 @@ async def test_copies_that_take_over_from_each_other_all_the_time_make_one_gaple
 
 async def test_a_sequencer_goes_on_after_its_connections_were_ended(here: Here) -> None:
     tasks = Tasks()
-    sequencer = Sequencer(here.copy("a"), SystemClock(), SystemEntropy(), period=0.01)
-    tasks.spawn(sequencer.run(), "sequencer")
+    leader = sequencer(here.copy("a"), SystemClock(), SystemEntropy(), period=0.01)
+    tasks.spawn(leader.run(), "sequencer")
     await here.tell(here.admin, "ins_a", 1)
     await _until_placed(here, 1)
     await here.admin.execute(

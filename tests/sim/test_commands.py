@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.postgres import PostgresServer
+from tests.waiting import wait_until
+
+LONGEST = 120.0  # seconds
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def sim(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "sim", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
 
 def test_seeds_that_hold_are_summed_up() -> None:
@@ -49,3 +59,24 @@ def test_an_unknown_scenario_is_refused_with_the_names_that_there_are() -> None:
 
     assert done.returncode == 2
     assert "system-atomic, system-best-effort, provider-atomic" in done.stderr
+
+
+@pytest.mark.parametrize("limit", [("--seconds", "1"), ()])
+def test_pairs_that_are_cut_off_are_summed_up_as_far_as_they_came(
+    postgres: PostgresServer, tmp_path: Path, limit: tuple[str, ...]
+) -> None:
+    sums, seeds = tmp_path / "sums.json", range(1_000_000)
+    asked = ["pairs", "--seeds", f"{seeds.start}-{seeds.stop - 1}", "--jobs", "2", "--json", str(sums), *limit]
+    running = subprocess.Popen([sys.executable, "-m", "sim", *asked], env=ENVIRONMENT)
+    try:
+        if not limit:
+            wait_until(psutil.Process(running.pid).children, LONGEST)  # PostgreSQL is being made
+            running.terminate()
+        assert running.wait(LONGEST) == 0
+    finally:
+        running.kill()
+        running.wait()
+
+    told: dict[str, Any] = json.loads(sums.read_text())
+    assert told["anomalies"] == 0
+    assert told["interleavings"] < len(seeds)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import FastAPI
 from fastapi.routing import APIRouter
 
@@ -13,7 +11,7 @@ from spectrum.api import (
     jobs,
     log,
     logs,
-    models,
+    openapi,
     organizations,
     problems,
     products,
@@ -74,26 +72,5 @@ def create_app(
     app.add_middleware(Edge, services=services, body_limit=body_limit)
     if signer is not None:
         app.add_middleware(SignedAnswers, signer=signer, clock=services.clock)
-    _complete_openapi(app)
+    openapi.complete(app)
     return app
-
-
-def _complete_openapi(app: FastAPI) -> None:
-    """Add what no route declares by itself: how to sign in, and the shape of problems."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = generate()
-            components = document.setdefault("components", {})
-            components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "spk_…"}}
-            schemas = components.setdefault("schemas", {})
-            problem = models.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-            schemas.update(problem.pop("$defs", {}))
-            schemas["Problem"] = problem
-            for unused in ("HTTPValidationError", "ValidationError"):
-                schemas.pop(unused, None)
-            app.openapi_schema = document
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]

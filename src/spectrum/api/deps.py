@@ -18,7 +18,7 @@ from spectrum.core.access import Principal
 from spectrum.core.errors import Problem, Where
 from spectrum.settings import Tuning
 
-_DURATION = re.compile(r"(\d{1,4})(ms|s|m)?")
+_DURATION = re.compile(r"([0-9]{1,4})(ms|s|m)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, None: 1.0}
 _ETAG = re.compile(r'(?:W/)?"([1-9][0-9]{0,15})"')
 
@@ -43,13 +43,26 @@ async def _mutation(request: Request) -> Mutation:
 
 async def _page(
     limit: Annotated[int, Query(ge=1, le=200, description="At most so many items.")] = 50,
-    cursor: Annotated[str, Query(max_length=500, description="`next_cursor` of the page before.")] = "",
+    cursor: Annotated[
+        str,
+        Query(
+            max_length=500,
+            description="`next_cursor` of the page before.",
+            json_schema_extra={"pattern": "^[A-Za-z0-9_-]*$"},
+        ),
+    ] = "",
 ) -> Page:
     return Page(limit, read_cursor(cursor) if cursor else "")
 
 
 async def _wait(
-    wait: Annotated[str, Query(description="Answer when the job has ended, or after this long, such as 30s.")] = "",
+    wait: Annotated[
+        str,
+        Query(
+            description="Answer when the job has ended, or after this long, such as 30s.",
+            json_schema_extra={"pattern": rf"^({_DURATION.pattern})?$"},
+        ),
+    ] = "",
 ) -> float:
     if not wait:
         return 0.0
@@ -68,17 +81,26 @@ class Precondition:
 
 
 async def _precondition(
-    if_match: Annotated[str | None, Header(description='The ETag that is to be replaced, such as "3".')] = None,
-    if_none_match: Annotated[str | None, Header(description="`*`: only if there is none yet.")] = None,
+    if_match: Annotated[
+        str | None,
+        Header(
+            description='The ETag that is to be replaced, such as "3".',
+            json_schema_extra={"pattern": rf"^(\*|{_ETAG.pattern})$", "minLength": 1},
+        ),
+    ] = None,
+    if_none_match: Annotated[
+        str | None,
+        Header(description="`*`: only if there is none yet.", json_schema_extra={"pattern": r"^\*?$"}),
+    ] = None,
 ) -> Precondition:
-    if if_none_match is not None and if_none_match.strip() != "*":
+    if if_none_match and if_none_match.strip() != "*":
         raise Problem("malformed", "If-None-Match is understood here with * alone.")
     if if_match is None or if_match.strip() == "*":
-        return Precondition(None, if_none_match is not None)
+        return Precondition(None, bool(if_none_match))
     match = _ETAG.fullmatch(if_match.strip())
     if match is None:
         raise Problem("malformed", f'If-Match must be one ETag of this resource, such as "3", not {if_match}.')
-    return Precondition(int(match[1]), if_none_match is not None)
+    return Precondition(int(match[1]), bool(if_none_match))
 
 
 def make_cursor(key: str) -> str | None:
@@ -93,7 +115,7 @@ def read_cursor(cursor: str) -> str:
     except (binascii.Error, ValueError, TypeError):
         key = None
     if not isinstance(key, str) or not key or not key.isascii() or not key.isprintable():
-        raise bad_parameter("cursor", "this is not a cursor that a list has given")
+        raise bad_parameter("cursor", "this is not a cursor that a list has given; start again without one")
     return key
 
 

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from spectrum.api.deps import Caller, Has, Paging, listing
-from spectrum.api.models import AuditRecord, Event, Page
+from spectrum.api.deps import Caller, Has, Paging, listing, shown
+from spectrum.api.models import AuditHead, AuditRecord, Event, Page
 from spectrum.api.routing import Route, operation
-from spectrum.control import commands
+from spectrum.control.audit import AuditFilters
 from spectrum.core.access import Action
 
 router = APIRouter(prefix="/v1", tags=["log"], route_class=Route)
@@ -27,12 +27,30 @@ async def list_events(
     subject: Subject = None,
 ) -> Response:
     """Events in the order of the log. To go on later, ask with the highest position seen."""
-    start = commands.Page(page.limit, page.after or str(after))
-    return listing(await services.log.events(caller, start, subject))
+    return listing(await services.log.events(caller, page, after, subject))
 
 
 @router.get("/audit", response_model=Page[AuditRecord])
 @operation(Action.AUDIT_READ)
-async def list_audit(caller: Caller, page: Paging, services: Has, subject: Subject = None) -> Response:
+async def list_audit(
+    caller: Caller,
+    page: Paging,
+    services: Has,
+    subject: Subject = None,
+    actor: Annotated[str | None, Query(max_length=100, description="Only what this one did.")] = None,
+    action: Annotated[
+        str | None, Query(max_length=100, description="Only what was done so, such as token.create.")
+    ] = None,
+    after: Annotated[
+        int | None, Query(ge=0, description="Only sealed records with a higher number, in the order of their chain.")
+    ] = None,
+) -> Response:
     """Audit records, oldest first."""
-    return listing(await services.log.audit(caller, page, subject))
+    return listing(await services.audit.records(caller, page, AuditFilters(subject, actor, action, after)))
+
+
+@router.get("/audit/head", response_model=AuditHead)
+@operation(Action.AUDIT_READ, "not-found")
+async def show_audit_head(caller: Caller, services: Has) -> Response:
+    """Where the chain of sealed audit records ends, signed by the cell."""
+    return shown(await services.audit.head(caller))

@@ -459,13 +459,35 @@ class Event(Shown):
     data: dict[str, Any]
 
 
+class AuditSeal(Shown):
+    """A record's place in its organization's chain. Hashes are SHA-256 in hex."""
+
+    number: int
+    previous: str
+    hash: str
+    sealed_at: datetime
+
+
 class AuditRecord(Shown):
-    """Who did what to what."""
+    """Who did what to what. `seal` follows a moment after the record."""
 
     id: str
+    organization_id: str
     recorded_at: datetime
     actor: str
     action: str
     subject: str
     request_id: str | None
     evidence: dict[str, Any]
+    seal: AuditSeal | None
+
+
+class AuditHead(Shown):
+    """Where a chain ends. `key_id` is the Ed25519 public key in hex, `signature` its signature in hex."""
+
+    organization_id: str
+    number: int
+    hash: str
+    sealed_at: datetime
+    key_id: str
+    signature: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,7 +61,29 @@ _BY_STATUS = {
 }
 
 
-_WORDS = {"extra_forbidden": "unknown field", "missing": "is missing"}
+# What pydantic calls a mistake -> what we say of it; its context is filled in.
+_WORDS = {
+    "extra_forbidden": "unknown field",
+    "missing": "is missing",
+    "string_type": "must be a string",
+    "dict_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "literal_error": "must be {expected}",
+    "too_short": "must have at least {min_length}",
+    "too_long": "must have at most {max_length}",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "int_parsing": "must be a whole number",
+    "bool_parsing": "must be true or false",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "timezone_aware": "must name its time zone, such as 2030-01-31T12:00:00Z",
+    "datetime_parsing": "must be a time, such as 2030-01-31T12:00:00Z",
+    "datetime_from_date_parsing": "must be a time, such as 2030-01-31T12:00:00Z",
+    "datetime_type": "must be a time, such as 2030-01-31T12:00:00Z",
+}
 
 
 def body_of(problem: Problem, path: str, request_id: str, docs: str) -> dict[str, Any]:
@@ -110,23 +133,26 @@ async def _on_error(request: Request, error: Exception) -> Response:
         case Problem():
             return response_to(request, error)
         case RequestValidationError():
-            return response_to(request, _of_validation(error))
+            return response_to(request, _of_validation(request, error))
         case HTTPException():
             return response_to(request, _of_framework(request, error), _framework_headers(request, error))
         case _:
             return response_to(request, unexpected(error))
 
 
-def _of_validation(error: RequestValidationError) -> Problem:
-    places = tuple(_place(details) for details in error.errors())
+def _of_validation(request: Request, error: RequestValidationError) -> Problem:
+    known = _fields(request)
+    places = tuple(_place(details, known) for details in error.errors())
     more = f" (and {len(places) - 1} more)" if len(places) > 1 else ""
     return Problem("invalid-parameter", f"{places[0].pointer or 'body'}: {places[0].message}{more}.", places)
 
 
 def _of_framework(request: Request, error: HTTPException) -> Problem:
     slug = _BY_STATUS.get(error.status_code, "internal" if error.status_code >= 500 else "malformed")
+    path = request.url.path
+    where = f"Try {path.rstrip('/')}" if path.endswith("/") else "See /openapi.json"
     details = {
-        "not-found": f"There is nothing at {request.url.path}.",
+        "not-found": f"There is nothing at {path}. {where}.",
         "method-not-allowed": f"{request.method} is not possible at {request.url.path}.",
     }
     return Problem(slug, details.get(slug, str(error.detail)))
@@ -146,13 +172,31 @@ def unexpected(error: Exception) -> Problem:
     return Problem("internal", "The request failed for a reason on our side; nothing of it was done unless it says so.")
 
 
-def _place(details: Mapping[str, Any]) -> Where:
+def _fields(request: Request) -> tuple[str, ...]:
+    """What the body of a request may hold."""
+    body: Any = getattr(request.scope.get("route"), "body_field", None)
+    return tuple(getattr(body.field_info.annotation, "model_fields", ())) if body else ()
+
+
+def _place(details: Mapping[str, Any], known: Sequence[str]) -> Where:
     location: Sequence[int | str] = details.get("loc", ())
     kind, *path = location or ("",)
-    message = _WORDS.get(details.get("type", ""), str(details.get("msg", "is wrong")).removeprefix("Value error, "))
-    hint = "Remove it." if details.get("type") == "extra_forbidden" else ""
+    message, hint = _message(details), ""
+    if details.get("type") == "extra_forbidden":
+        near = difflib.get_close_matches(str(path[-1]), known, 1) if len(path) == 1 else []
+        hint = f"Did you mean {near[0]!r}?" if near else "Remove it."
     pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
     return Where(message, pointer if kind == "body" else f"{kind}:{'.'.join(str(part) for part in path)}", hint=hint)
+
+
+def _message(details: Mapping[str, Any]) -> str:
+    words = _WORDS.get(details.get("type", ""))
+    if words is None:
+        return str(details.get("msg", "is wrong")).removeprefix("Value error, ")
+    context = {name: str(value).replace(" or ", ", ") for name, value in (details.get("ctx") or {}).items()}
+    if "expected" in context:
+        context["expected"] = f"one of {context['expected']}" if "," in context["expected"] else context["expected"]
+    return words.format(**context).replace("'", "")
 
 
 def schemas(*slugs: str) -> dict[int | str, dict[str, Any]]:

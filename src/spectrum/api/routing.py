@@ -22,7 +22,10 @@ from urllib.parse import urlencode
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from starlette._utils import get_route_path
 from starlette.responses import JSONResponse
+from starlette.routing import Match
+from starlette.types import Scope
 
 from spectrum.api import problems, strict_json
 from spectrum.api.services import Services
@@ -34,6 +37,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Response]])
 
 _ALWAYS = ("malformed", "unauthenticated", "forbidden", "invalid-parameter", "rate-limited", "internal", "unavailable")
 _CHANGING = ("idempotency-key-missing", "idempotency-key-reused", "too-large", "unsupported-media-type")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 
@@ -70,7 +74,10 @@ class StrictRequest(Request):
             return
         essence = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         if essence != "application/json":
-            raise Problem("unsupported-media-type", f"The body must be application/json, not {essence or 'untyped'}.")
+            raise Problem(
+                "unsupported-media-type",
+                f"The body is {essence or 'of no type'}. Send JSON, with the header Content-Type: application/json.",
+            )
         self._value = strict_json.parse(body)
 
     async def json(self) -> Any:
@@ -96,6 +103,13 @@ class Route(APIRoute):
             **({"parameters": [_KEY_PARAMETER]} if changing else {}),
         }
         super().__init__(path, endpoint, **options)
+        self.path_regex = re.compile(self.path_regex.pattern.replace("[^/]+", "[^/:]+"))
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """As the framework sees it, but that no name holds a colon: DELETE /v1/instances/a:stop is no DELETE of `a:stop`."""
+        if self.path_regex.match(get_route_path(scope)) is None:
+            return Match.NONE, {}
+        return super().matches(scope)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -132,7 +146,7 @@ _KEY_PARAMETER = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": True,
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
     "description": "Chosen by the caller. The same key with the same body gets the same answer, and is done once.",
 }
 
@@ -188,7 +202,8 @@ def _query_names(dependant: Dependant) -> frozenset[str]:
 
 def _check_address(request: Request, known: frozenset[str]) -> None:
     """A misspelt filter must not silently select everything, and no text that PostgreSQL can't hold gets further."""
-    if not all(text.isprintable() for text in (*request.path_params.values(), *request.query_params.values())):
+    values = (*request.path_params.values(), *(value for _, value in request.query_params.multi_items()))
+    if any(_CONTROL.search(text) for text in values):
         raise Problem("malformed", "The address holds control characters.")
     for name in request.query_params:
         if name not in known:

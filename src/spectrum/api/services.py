@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from spectrum.control.audit import AuditFilters
 from spectrum.control.commands import Listing, Mutation, Page, Reply
 from spectrum.control.instances import Filters
 from spectrum.control.jobs import JobFilters
@@ -119,10 +120,16 @@ class Jobs(Protocol):
 
 
 class Log(Protocol):
-    """What happened: facts by position, and who did what."""
+    """What happened: facts by position."""
 
-    async def events(self, principal: Principal, page: Page, subject: str | None) -> Listing[Any]: ...
-    async def audit(self, principal: Principal, page: Page, subject: str | None) -> Listing[Any]: ...
+    async def events(self, principal: Principal, page: Page, after: int, subject: str | None) -> Listing[Any]: ...
+
+
+class Audit(Protocol):
+    """Who did what."""
+
+    async def records(self, principal: Principal, page: Page, filters: AuditFilters) -> Listing[Any]: ...
+    async def head(self, principal: Principal) -> View: ...
 
 
 class Desk(Protocol):
@@ -165,6 +172,7 @@ class Services:
     instances: Instances
     jobs: Jobs
     log: Log
+    audit: Audit
     desk: Desk
     streams: Streams
     readiness: Readiness

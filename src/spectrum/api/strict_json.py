@@ -24,9 +24,10 @@ def parse(body: bytes) -> Any:
         raise _malformed("it is not UTF-8") from None
     except json.JSONDecodeError as error:
         raise _malformed(f"{error.msg} in line {error.lineno}, column {error.colno}") from None
-    except (RecursionError, ValueError) as error:
-        deep = isinstance(error, RecursionError)
-        raise _malformed(f"it is nested more than {MAX_DEPTH} levels deep" if deep else str(error)) from None
+    except RecursionError:
+        raise _malformed(f"it is nested more than {MAX_DEPTH} levels deep") from None
+    except ValueError:  # Python's own guard: reading a number takes the square of its length
+        raise _malformed("a number in it has too many digits; send it as a text") from None
     _check(value, may_hold_odd_text=b"\\u" in body or b"\x00" in body)
     return value
 

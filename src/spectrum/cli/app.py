@@ -6,6 +6,7 @@ import typer
 
 from spectrum.cli import (
     about,
+    audit,
     context,
     event,
     instance,
@@ -35,6 +36,6 @@ def build() -> typer.Typer:
     )
     for module in (system, server, context, about):
         module.register(app)
-    for noun in (product, instance, job, event, target, worker, token, organization):
+    for noun in (product, instance, job, event, audit, target, worker, token, organization):
         noun.register(app)
     return app

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from spectrum.core.access import Principal
-from spectrum.core.errors import Problem
+from spectrum.core.errors import Problem, Where
 
 Row = TypeVar("Row")
 
@@ -49,6 +49,16 @@ class Page:
 
     limit: int = 50
     after: str = ""
+
+    def position(self, start: int) -> int:
+        """The number that `after` is, in a list whose keys are numbers; `start` on its first page. Raises Problem."""
+        if not (self.after or "0").isdigit():
+            raise Problem(
+                "invalid-parameter",
+                "cursor: not of this list; start again without one.",
+                (Where("not of this list", "query:cursor"),),
+            )
+        return min(int(self.after or start), 2**63 - 1)
 
 
 @dataclass(frozen=True, slots=True)

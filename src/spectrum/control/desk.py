@@ -182,13 +182,12 @@ class Desk:
                 now = await self._living(visit)
                 requests = await self._requests(visit, asked.room, now)
                 left = end - self.clock.monotonic()
-                if self._hinted(visit.worker):
-                    return Polled(True, requests)
-                if requests or left <= 0:
-                    return Polled(False, requests)
+                ended, hinted = self.wakeups.ended, self._hinted(visit.worker)
+                if hinted or requests or left <= 0 or ended:
+                    return Polled(hinted and not ended, requests)
                 pause = await self.watch.pause(pool_id, now) if asked.room.looks else seconds
                 if await within(woken, min(left, pause, REQUESTS_RECHECK)):
-                    return Polled(work=True)
+                    return Polled(work=not self.wakeups.ended)
 
     def _hinted(self, worker: KnownWorker) -> bool:
         """Whether there was a hint since the worker looked for work, so that none is lost between its claim and its poll."""

@@ -97,7 +97,9 @@ class _Folding:
             )
         name = (command.organization_id, asked.name) if asked.name else None
         if position in self.loaded.taken or name in self.named:
-            return Rejection(Problem("not-allowed-now", f"There is already an instance named {asked.name}."))
+            return Rejection(
+                Problem("not-allowed-now", f"There is already an instance named {asked.name}. Choose another name.")
+            )
         result = self._decide(asked)
         if not isinstance(result, Rejection | Repeated | Deferred):
             self._accepted(position, asked.keyed, name, result)

@@ -100,6 +100,8 @@ class Identity:
         text = read_token(token)
         if text is None:
             raise Problem("unauthenticated", "This is not a token of SPECTRUM, or it was copied with a mistake.")
+        if text.cell_key is not None:
+            raise Problem("unauthenticated", "A join token lets a worker in and nobody else. Send an API token, spk_….")
         return _principal(await self._tokens.answer(text.hash))
 
     async def _by_hash(self, hashes: Sequence[bytes]) -> list[Row | Exception | None]:
@@ -208,7 +210,10 @@ class Identity:
 
 def _principal(row: Row | None) -> Principal:
     if row is None:
-        raise Problem("unauthenticated", "Nobody knows this token. It may belong to another installation.")
+        raise Problem(
+            "unauthenticated",
+            "Nobody knows this token. It may belong to another installation: check the URL, or ask for another token.",
+        )
     if row["revoked_at"] is not None or row["deleted_at"] is not None:
         raise Problem("unauthenticated", "This token was revoked. Ask for another one.")
     if row["expires_at"] is not None and row["expires_at"] <= row["now"]:

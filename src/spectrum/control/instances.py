@@ -128,7 +128,7 @@ class Instances:
         """What `create` would do."""
         async with visiting(self.changes.pool, own(principal)) as connection:
             if await connection.fetchrow(_FIND, principal.organization, [name]) is not None:
-                raise Problem("not-allowed-now", f"There is already an instance named {name}.")
+                raise Problem("not-allowed-now", f"There is already an instance named {name}. Choose another name.")
         return await self._plan(principal, await self._create(principal, name, order))
 
     async def plan_put(

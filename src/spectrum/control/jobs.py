@@ -70,7 +70,7 @@ class Jobs:
             with self.wakeups.listening(job_id) as woken:
                 view = await self._look(principal, job_id)
                 left = until - self.clock.monotonic()
-                if view.job.state.terminal or left <= 0:
+                if view.job.state.terminal or left <= 0 or self.wakeups.ended:
                     return view
                 await within(woken, min(left, SLOW_POLL))
 

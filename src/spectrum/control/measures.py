@@ -1,4 +1,4 @@
-"""What a copy measures of the jobs: counted as it commits them, and read from the database when somebody asks.
+"""What a copy measures: jobs are counted as it commits them, the present is read from the database when somebody asks.
 
 Counters are those of this process; what the database says of the present is the same in every copy.
 """
@@ -47,9 +47,10 @@ class Measures:
         """Set the gauges; to NaN where the database does not answer, for then nobody knows."""
         try:
             async with looking_up(self.system) as connection:
-                [[in_flight, lag, stuck]] = await connection.fetch(_PRESENT)
+                [[in_flight, lag, unsealed, stuck]] = await connection.fetch(_PRESENT)
         except Problem:
-            in_flight = lag = stuck = _NOT_KNOWN
+            in_flight = lag = unsealed = stuck = _NOT_KNOWN
         self.metrics.steps_in_flight.set(in_flight)
         self.metrics.outbox_lag.set(lag)
+        self.metrics.audit_lag.set(unsealed)
         self.metrics.jobs_stuck.set(stuck)

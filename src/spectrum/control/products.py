@@ -120,8 +120,8 @@ class Products:
             made, is_new = await _make(change, owner, reading.release)
             if is_new:
                 evidence = {"product": name, "version": made.version, "digest": made.digest}
-                await change.audit(owner, "release.publish", made.id, evidence)
                 await change.event(owner, "release.published", made.id, 1, evidence)
+                await change.audit(owner, "release.publish", made.id, evidence)
             body = {**made.as_json(), "warnings": [note.as_json() for note in reading.notes]}
             return Reply(201 if is_new else 200, body, f"/v1/products/{name}/releases/{made.version}")
 

@@ -158,6 +158,10 @@ class Streams:
                     reading.taken = await self._keep(reading)
                 if found := await self._read(reading, number):
                     return found
+                if self.wakeups.ended:
+                    raise _unavailable(
+                        "This copy of the control plane is being stopped. Ask again: another one goes on."
+                    )
                 if self.clock.monotonic() - start > (SILENCE_SECONDS if reading.taken else TAKE_SECONDS):
                     raise self._silent(reading)
                 await within(woken, RECHECK_SECONDS)
@@ -230,7 +234,7 @@ class Streams:
         while True:
             with self.wakeups.listening(_room(chunk.request_id)) as woken:
                 onward = await self._take_once(row["organization_id"], chunk, size)
-                if onward.taken or not onward.wanted or self.clock.monotonic() >= end:
+                if onward.taken or not onward.wanted or self.wakeups.ended or self.clock.monotonic() >= end:
                     return onward
                 await within(woken, RECHECK_SECONDS)
 

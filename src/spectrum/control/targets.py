@@ -25,6 +25,7 @@ _TARGET_LIST = query("target_list")
 _TARGET_FIND = query("target_find")
 _TARGET_CREATE = query("target_create")
 _TARGET_HOLD = query("target_hold")
+_TARGET_INSTANCES = query("target_instances")
 _TARGET_REMOVE = query("target_remove")
 
 
@@ -104,9 +105,11 @@ class Targets:
                 raise Problem(
                     "forbidden", f"The target {name_or_id} is shared by the platform, which alone removes it."
                 )
-            held = await change.connection.fetchrow(_TARGET_HOLD, found["id"], owner)
-            if held is not None and held["instances"]:
-                what = f"{held['instances']} instance(s) are on the target {found['name']}"
+            if await change.connection.fetchval(_TARGET_HOLD, found["id"], owner) is None:
+                raise _not_found(name_or_id)  # somebody else has removed it meanwhile
+            instances = await change.connection.fetchval(_TARGET_INSTANCES, found["id"])
+            if instances:
+                what = f"{instances} instance(s) are on the target {found['name']}"
                 raise Problem("not-allowed-now", f"{what}. Delete and purge them first.")
             await change.connection.execute(_TARGET_REMOVE, found["id"], change.now)
             await change.audit(owner, "target.remove", found["id"], {"name": found["name"]})
@@ -125,8 +128,12 @@ async def find_target(connection: Connection, organization: str, name_or_id: str
     """The row of a target, the organization's own before the platform's. Raises Problem `not-found`."""
     row: Row | None = await connection.fetchrow(_TARGET_FIND, organization, name_or_id)
     if row is None:
-        raise Problem("not-found", f"There is no target {name_or_id!r}. See `spectrum target list`.")
+        raise _not_found(name_or_id)
     return row
+
+
+def _not_found(name_or_id: str) -> Problem:
+    return Problem("not-found", f"There is no target {name_or_id!r}. See `spectrum target list`.")
 
 
 async def _make_pool(change: Transaction, owner: str, name: str) -> str:

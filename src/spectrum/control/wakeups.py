@@ -11,8 +11,12 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Wakeups:
-    """Waiters by topic, such as a pool or a job. A slow poll stands behind every wait."""
+    """Waiters by topic, such as a pool or a job. A slow poll stands behind every wait.
 
+    `ended`: this copy is about to stop. Nobody waits here any more, and who waits for long asks another copy.
+    """
+
+    ended: bool = False
     _waiting: dict[str, set[asyncio.Future[None]]] = field(default_factory=lambda: defaultdict(set))
     _turns: dict[str, int] = field(default_factory=dict)
 
@@ -20,6 +24,8 @@ class Wakeups:
     def listening(self, topic: str) -> Iterator[asyncio.Future[None]]:
         """Meanwhile no wake-up of the topic is missed: it completes the future."""
         future = asyncio.get_running_loop().create_future()
+        if self.ended:
+            future.set_result(None)
         self._waiting[topic].add(future)
         try:
             yield future
@@ -48,6 +54,11 @@ class Wakeups:
         """Some wake-up may have been missed: everybody looks."""
         for topic in {*self._waiting, *self._turns}:
             self.wake(topic)
+
+    def end(self) -> None:
+        """Let everybody go, now and from now on."""
+        self.ended = True
+        self.wake_all()
 
 
 async def within(woken: asyncio.Future[None], seconds: float) -> bool:

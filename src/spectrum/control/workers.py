@@ -153,8 +153,8 @@ class Workers:
             sequence = await change.connection.fetchval(_WORKER_REVOKE, worker_id, change.now, owner)
             if sequence is not None:
                 await change.connection.execute(_WORKER_REVOKE_LEASES, worker_id)
-                await change.audit(owner, "worker.revoke", worker_id)
                 await change.event(owner, "worker.revoked", worker_id, sequence, {"worker_id": worker_id})
+                await change.audit(owner, "worker.revoke", worker_id)
             return Reply(200, (await _find(change.connection, worker_id)).as_json())
 
         return await self.changes.run(mutation, work, as_engine=True)
@@ -234,8 +234,8 @@ async def _admit(change: Transaction, owner: str, pool_id: str, applicant: Appli
     )
     if worker_id is None:
         raise _no_entry("This worker's key joined before, with another token. Remove its key file to join anew.")
-    await change.audit(owner, "worker.enrol", worker_id, {"name": applicant.name, "pool_id": pool_id})
     await change.event(owner, "worker.enrolled", worker_id, 1, {"worker_id": worker_id, "pool_id": pool_id})
+    await change.audit(owner, "worker.enrol", worker_id, {"name": applicant.name, "pool_id": pool_id})
     return worker_id
 
 

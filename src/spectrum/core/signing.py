@@ -97,6 +97,15 @@ def public_key(identifier: str) -> Ed25519PublicKey:
     return Ed25519PublicKey.from_public_bytes(bytes.fromhex(identifier))
 
 
+def genuine(identifier: str, data: bytes, signature: bytes) -> bool:
+    """Whether the owner of the key behind `identifier` signed `data`; no, where that is no key id."""
+    try:
+        public_key(identifier).verify(signature, data)
+    except (ValueError, InvalidSignature):
+        return False
+    return True
+
+
 def fold(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """One value per lower-case name, repeated fields joined by a comma (RFC 9421 §2.1): a doubled field can't hide."""
     folded: dict[str, str] = {}

@@ -582,9 +582,20 @@ CREATE TABLE audit (
 CREATE TABLE audit_default PARTITION OF audit DEFAULT WITH (fillfactor = 70);
 CREATE INDEX audit_unsealed ON audit (organization_id, id) WHERE seal_number IS NULL;
 CREATE INDEX audit_list ON audit (organization_id, id);
+CREATE INDEX audit_chain ON audit (organization_id, seal_number) WHERE seal_number IS NOT NULL;
 CREATE INDEX audit_subject ON audit (subject, id);
 CREATE TRIGGER audit_change_once BEFORE UPDATE ON audit FOR EACH ROW
     WHEN (old.seal_number IS NOT NULL) EXECUTE FUNCTION refuse_change();
+
+-- Where each organization's audit chain ends: apart from the records, whose partitions will not stay for ever.
+CREATE TABLE audit_heads (
+    organization_id text COLLATE "C" PRIMARY KEY REFERENCES organizations,
+    number bigint NOT NULL CHECK (number > 0),
+    hash bytea NOT NULL CHECK (octet_length(hash) = 32),
+    sealed_at timestamptz NOT NULL,
+    key_id text COLLATE "C" NOT NULL,
+    signature bytea NOT NULL CHECK (octet_length(signature) = 64)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
 -- Large things and requests ---------------------------------------------------------------------------------------------------
 
@@ -730,7 +741,7 @@ BEGIN
     FOREACH title IN ARRAY ARRAY['tokens', 'quotas', 'idempotency_keys', 'pools', 'targets', 'workers', 'join_tokens', 'leases',
             'breakers', 'brakes', 'products', 'releases', 'instances', 'placements', 'effects', 'secrets', 'jobs', 'steps',
             'attempts', 'events', 'audit', 'blobs', 'artifacts', 'worker_requests',
-            'request_chunks', 'watches'] LOOP
+            'request_chunks', 'watches', 'audit_heads'] LOOP
         EXECUTE format('CREATE POLICY own ON %I TO spectrum_owner, spectrum_api, spectrum_engine USING (%s) WITH CHECK (%s)',
                        title, own, own);
     END LOOP;
@@ -753,7 +764,7 @@ BEGIN
     FOREACH title IN ARRAY ARRAY['cell', 'leader_terms', 'cursors', 'alembic_version', 'organizations', 'tokens', 'idempotency_keys',
             'pools', 'targets', 'workers', 'join_tokens', 'leases', 'breakers', 'brakes', 'instances', 'placements', 'effects',
             'secrets', 'jobs', 'steps', 'attempts', 'events', 'audit', 'blobs', 'artifacts', 'worker_requests',
-            'request_chunks', 'watches'] LOOP
+            'request_chunks', 'watches', 'audit_heads'] LOOP
         EXECUTE format('CREATE POLICY system ON %I TO spectrum_system USING (true)', title);
     END LOOP;
 END
@@ -841,6 +852,10 @@ GRANT SELECT (closed_at) ON worker_requests TO spectrum_system;
 GRANT SELECT (request_id, organization_id, number) ON request_chunks TO spectrum_system;
 GRANT SELECT, DELETE ON watches TO spectrum_system;
 GRANT UPDATE (look_at) ON watches TO spectrum_system;
+
+-- The sealer alone says where a chain ends.
+GRANT SELECT ON audit_heads TO spectrum_api;
+GRANT SELECT, INSERT, UPDATE ON audit_heads TO spectrum_system;
 
 -- The platform's own organization ---------------------------------------------------------------------------------------------
 

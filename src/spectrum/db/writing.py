@@ -10,6 +10,7 @@ from typing import Any
 
 from spectrum.core import ids
 from spectrum.core.breakers import Breaker
+from spectrum.core.errors import Problem
 from spectrum.core.ids import TargetId
 from spectrum.core.jobs.commands import Closing, Entry, Repeated
 from spectrum.core.jobs.model import Attempt, Effect, Instance, Job, Step
@@ -22,6 +23,7 @@ from spectrum.db.sql import query, together
 
 _LEASE_CLAIMED = query("lease_claimed")
 _INSTANCES_INSERT = query("instances_insert")
+_TARGETS_REMOVED = query("targets_removed")
 _INSTANCES_UPDATE = query("instances_update")
 _PLACEMENTS_INSERT = query("placements_insert")
 _JOBS_INSERT = query("jobs_insert")
@@ -48,6 +50,8 @@ async def write(connection: Connection, batch: Batch, loaded: Loaded, folded: Fo
     writing = _Writing(batch, loaded, list(folded.written.values()))
     for text, arguments in writing.new_rows():
         await connection.execute(text, *arguments)
+    if new := writing.new_instances():
+        await _refuse_removed_targets(connection, new)
     moves = _Statements()
     if folded.lease is not None:
         answer = [list(pair) for pair in folded.lease.claim_answer]
@@ -93,10 +97,12 @@ class _Writing:
     def now(self) -> datetime:
         return self.loaded.now
 
+    def new_instances(self) -> list[Instance]:
+        return [replace(w.after.instance, created_at=self.now) for w in self.written if w.before is None]
+
     def new_rows(self) -> Iterator[tuple[str, list[Any]]]:
         """Statements one after the other, since each refers to the rows of the one before it."""
-        new = [replace(w.after.instance, created_at=self.now) for w in self.written if w.before is None]
-        if new:
+        if new := self.new_instances():
             # An instance refers to its active job, and a job to its instance: the first is looked at when the transaction ends.
             yield _INSTANCES_INSERT, arrays(new, rows.INSTANCES_INSERT)
             place = (lambda i: i.placement_id, lambda i: i.organization_id, lambda i: i.id, lambda i: i.target_id)
@@ -213,6 +219,14 @@ class _Writing:
             seed = f"{w.after.instance.id}/{w.after.instance.version}"
             for number, entry in enumerate(entry for c in w.consequences for entry in c.entries):
                 yield entry, w.after.instance.organization_id, f"{seed}/{number}"
+
+
+async def _refuse_removed_targets(connection: Connection, new: Sequence[Instance]) -> None:
+    """A target can be removed between its choice and this moment; the insert has waited for that."""
+    targets = sorted({instance.target_id for instance in new})
+    removed = await connection.fetchrow(_TARGETS_REMOVED, targets)
+    if removed is not None:
+        raise Problem("not-allowed-now", f"The target {removed['name']} was removed meanwhile. Choose another one.")
 
 
 def _instance_changed(written: Written) -> bool:

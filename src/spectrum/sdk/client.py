@@ -31,6 +31,7 @@ class Client:
         self.tokens = resources.Tokens(self._wire)
         self.organizations = resources.Organizations(self._wire)
         self.events = resources.Events(self._wire)
+        self.audit = resources.Audit(self._wire)
 
     def ready(self) -> bool:
         """Whether the server says of itself that it is ready. Raises `ProblemError` or `Unreachable` if it is not."""

@@ -253,6 +253,40 @@ class Event(Model):
     data: dict[str, Any] = Field(default_factory=dict)
 
 
+class AuditSeal(Model):
+    """A record's place in its organization's chain."""
+
+    number: int
+    hash: str
+    previous: str = ""
+    sealed_at: datetime | None = None
+
+
+class AuditRecord(Model):
+    """Who did what to what. `seal` follows a moment after the record."""
+
+    id: str
+    actor: str
+    action: str
+    subject: str
+    organization_id: str = ""
+    recorded_at: datetime | None = None
+    request_id: str | None = None
+    evidence: dict[str, Any] = Field(default_factory=dict)
+    seal: AuditSeal | None = None
+
+
+class AuditHead(Model):
+    """Where a chain ends, signed with the cell's key, which `key_id` is."""
+
+    organization_id: str
+    number: int
+    hash: str
+    key_id: str
+    signature: str
+    sealed_at: datetime | None = None
+
+
 class LogLine(Model):
     at: datetime | None = None
     service: str = ""

@@ -5,18 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from itertools import chain, takewhile
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from spectrum.core.audit import head_line, header_line, line
 from spectrum.core.ids import is_id
 from spectrum.sdk import models
-from spectrum.sdk.errors import JobFailed, ProblemError, Unreachable, WaitTimeout
+from spectrum.sdk.errors import ClientError, JobFailed, ProblemError, Unreachable, WaitTimeout
 from spectrum.sdk.wire import AGAIN, Answer, Call, Wire
 
 M = TypeVar("M", bound=models.Model)
 
 POLL = 30.0  # seconds that one long poll may take
 OUTAGE = 300.0  # seconds for which a wait puts up with a server that does not answer
+EXPORT_PAGE = 200  # records
 ACTIONS = ("start", "stop", "restart", "undelete", "purge", "resolve")
 
 
@@ -36,11 +39,14 @@ class Resource:
 
     def _pages(self, model: type[M], path: str, **query: Any) -> Iterator[M]:
         """Every item of every page, read as far as the caller goes on."""
+        return map(model.model_validate, self._items(path, **query))
+
+    def _items(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
+        """The same as the server sent them."""
         cursor: str | None = None
         while True:
             page = self._wire.call(Call("GET", path, {**query, "cursor": cursor})).body
-            for item in page["items"]:
-                yield model.model_validate(item)
+            yield from page["items"]
             cursor = page.get("next_cursor")
             if not cursor:
                 return
@@ -338,6 +344,44 @@ class Events(Resource):
     def list(self, *, after: int | str | None = None, subject: str | None = None) -> Iterator[models.Event]:
         """Facts in the order of the log, from the one after position `after`."""
         return self._pages(models.Event, self.path, after=after, subject=subject)
+
+
+class Audit(Resource):
+    path = "/v1/audit"
+
+    def list(
+        self,
+        *,
+        subject: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        after: int | None = None,
+    ) -> Iterator[models.AuditRecord]:
+        """Who did what, oldest first; with `after`, sealed records above that number, in the order of their chain."""
+        return self._pages(models.AuditRecord, self.path, subject=subject, actor=actor, action=action, after=after)
+
+    def head(self) -> models.AuditHead:
+        """Where the chain of sealed records ends. Raises `ProblemError` (404) where nothing is sealed yet."""
+        return self._read(models.AuditHead, f"{self.path}/head")
+
+    def export(self, *, after: int = 0) -> Iterator[bytes]:
+        """The lines of an export of the records above `after` up to the present head, page by page.
+
+        What was exported verifies without a server (`spectrum.core.audit.verify`); it is not verified here.
+        Raises `ClientError` where the chain ends before `after`.
+        """
+        head = self._wire.call(Call("GET", f"{self.path}/head")).body
+        last: int = head["number"]
+        if after > last:
+            raise ClientError(
+                f"There is no record {after} yet: the chain ends with record {last}", "spectrum audit list"
+            )
+        sealed = self._items(self.path, after=after, limit=EXPORT_PAGE)
+        records = takewhile(lambda record: record["seal"]["number"] <= last, sealed)
+        first = next(records, None)
+        yield header_line(head["organization_id"], first["seal"]["number"] - 1 if first else last)
+        yield from map(line, chain([first] if first else [], records))
+        yield head_line(head)
 
 
 def settled(job: models.Job) -> models.Job:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import grp
+import os
 import pwd
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +39,10 @@ def environments(pid: int) -> str:
         return ""
 
 
+def _group(name: str, ours: Callable[[str], bool]) -> bool:
+    return name.startswith("spectrum-") and ours(name)
+
+
 def traces(*words: str) -> Traces:
     """What carries one of the words (instance ids, folders) on its command line or in its environment, name or comment."""
 
@@ -47,7 +53,10 @@ def traces(*words: str) -> Traces:
     accounts = {entry.pw_name for entry in pwd.getpwall() if ours(entry.pw_gecos) or ours(entry.pw_dir)}
     tails = {f"spi-{word[-12:]}" for word in words}
     claims = {path.name for path in REGISTRY.glob("*") if path.is_symlink() and ours(str(path.readlink()))}
-    cgroups = {str(path) for path in Path("/sys/fs/cgroup").glob("**/spectrum-*") if ours(path.name)}
+    # Walked, not globbed: groups of others go meanwhile.
+    cgroups = {
+        f"{place}/{name}" for place, names, _ in os.walk("/sys/fs/cgroup") for name in names if _group(name, ours)
+    }
     named = {entry.gr_name for entry in grp.getgrall() if entry.gr_name in tails}
     return Traces(frozenset(processes), frozenset(accounts | named), frozenset(claims), frozenset(cgroups))
 

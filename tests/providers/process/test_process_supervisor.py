@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -581,6 +583,20 @@ async def test_a_lost_supervisor_is_revived_without_touching_what_runs(hand: Han
 
     assert len(supervisors(hand)) == 1
     assert main_pid(target, hand, "web/container") == pid
+
+
+async def test_a_socket_that_a_dying_program_still_holds_is_no_living_supervisor(
+    hand: Hand, target: ProcessProvider
+) -> None:
+    target.supervisors.prepare()
+    folder = os.open(target.folder / "sockets", os.O_RDONLY | os.O_DIRECTORY)
+    with socket.socket(socket.AF_UNIX) as held:
+        held.bind(f"/proc/self/fd/{folder}/{hand.instance}")
+        os.close(folder)
+        held.listen()
+        lives = asyncio.create_task(target.supervisors.lives(hand.instance))
+        await asyncio.to_thread(select.select, [held], [], [], DEADLINE)
+    assert not await lives
 
 
 async def test_a_purged_instance_leaves_the_host_as_it_was(hand: Hand, target: ProcessProvider) -> None:

@@ -66,7 +66,8 @@ def parse(text: str, file: str) -> Node:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = " ".join(str(error.problem or error.context).split())
-        raise _problem(f"not valid YAML: {what}", file, mark.line + 1 if mark else None) from None
+        hint = "Indent with spaces: YAML knows no tabs." if "'\\t'" in what else ""
+        raise _problem(f"not valid YAML: {what}", file, mark.line + 1 if mark else None, hint) from None
     except (YAMLError, ValueError) as error:
         raise _problem(f"not valid YAML: {str(error).splitlines()[0]}", file, None) from None
 

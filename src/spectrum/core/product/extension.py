@@ -246,6 +246,12 @@ def _coherent(cursor: Cursor, name: str, data: dict[str, Json], fields: Mapping[
         fields["default"].refuse(
             "a secret has no default: everybody could read it", "Use generate, or let it be given."
         )
+    for least, most in (("minimum", "maximum"), ("min_length", "max_length")):
+        if least in data and most in data and data[least] > data[most]:
+            fields[least].refuse(
+                f"no value is possible: {least} is {data[least]}, {most} is {data[most]}", "Swap them."
+            )
+            return False
     if parameter.generate and not parameter.secret:
         fields["generate"].refuse("only a secret is generated", "Add secret: true.")
     for key, values in (("default", [parameter.default]), ("enum", list(parameter.enum))):

@@ -120,10 +120,9 @@ class Release:
     def plan(self, name: str) -> Mapping[str, Json]:
         """Raises Problem(invalid-parameter) for an unknown one."""
         if name not in self.block["plans"]:
-            where = Where(
-                f"{self.product} {self.version} has no plan {name!r}", "/plan", hint=nearest(name, self.block["plans"])
-            )
-            raise Problem("invalid-parameter", "There is no such plan.", (where,))
+            message = f"{self.product} {self.version} has no plan {name!r}"
+            where = Where(message, "/plan", hint=nearest(name, self.block["plans"]))
+            raise Problem("invalid-parameter", f"{message}.", (where,))
         plan: Mapping[str, Json] = self.block["plans"][name]
         return plan
 

@@ -14,22 +14,23 @@ CROSS JOIN LATERAL (
 JOIN targets t ON t.id = i.target_id;
 
 -- name: instance_list
--- An organization's instances after an id. Purged ones are shown only to who asks for them.
-SELECT i.*, t.name AS target,
+-- An organization's instances after an id. Purged ones are shown only to who asks for them. Nothing is joined and a filter that is
+-- not asked for is no condition: so a page is read in the order of the ids, as far as it goes, however many there are.
+SELECT i.*, (SELECT t.name FROM targets t WHERE t.id = i.target_id) AS target,
        (SELECT coalesce(jsonb_object_agg(s.name, s.version), '{}')
         FROM (SELECT name, max(version) AS version FROM secrets WHERE instance_id = i.id GROUP BY name) AS s) AS secret_versions,
        (SELECT count(*) FROM jobs j WHERE j.subject_id = i.id AND j.state = 'waiting') AS waiters
-FROM instances i JOIN targets t ON t.id = i.target_id JOIN releases r ON r.id = i.release_id
+FROM instances i
 WHERE i.organization_id = $1 AND i.id > $2
   AND ($4::text IS NULL OR i.product = $4)
-  AND ($5::text IS NULL OR r.version = $5)
+  AND ($5::text IS NULL OR i.release_id = ANY (ARRAY(SELECT r.id FROM releases r WHERE r.organization_id = $1 AND r.version = $5)))
   AND ($6::text IS NULL OR i.plan = $6)
-  AND ($7::text IS NULL OR t.name = $7 OR t.id = $7)
+  AND ($7::text IS NULL OR i.target_id = ANY (ARRAY(SELECT t.id FROM targets t WHERE t.name = $7 OR t.id = $7)))
   AND CASE WHEN $8::text IS NULL THEN i.purged_at IS NULL ELSE i.lifecycle = $8 END
   AND ($9::text IS NULL OR i.hold = $9)
   AND ($10::text IS NULL OR i.health = $10)
-  AND i.labels @> $11::jsonb
-  AND starts_with(i.name, $12)
+  AND ($11::jsonb = '{}' OR i.labels @> $11)
+  AND ($12 = '' OR starts_with(i.name, $12))
 ORDER BY i.id LIMIT $3;
 
 -- name: release_choice

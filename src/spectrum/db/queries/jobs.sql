@@ -88,20 +88,28 @@ LEFT JOIN LATERAL (
     ORDER BY id LIMIT 1) AS b ON true;
 
 -- name: breakers_keep
--- What is known now of the targets' willingness to answer. Time in which a breaker was open does not count for deadlines.
+-- What is known now of the targets' willingness to answer. Time in which a breaker was open does not count for deadlines: it is added
+-- by the one who closes it, who sees that under the row's lock. All breakers are locked in order before the first is written, and
+-- all are written before the targets are locked in order: that is what the two counts are for.
 WITH changed AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::integer[], $6::timestamptz[], $7::timestamptz[])
         AS n (target_id, organization_id, state, failures, openings, opened_at, retry_at)
-), closing AS (
-    UPDATE targets t SET down_total = t.down_total + ($8::timestamptz - b.opened_at)
-    FROM changed n JOIN breakers b ON b.target_id = n.target_id AND b.call_kind = 'provider'
-    WHERE t.id = n.target_id AND n.state = 'closed' AND b.state <> 'closed' AND t.down_since IS NULL
+), known AS MATERIALIZED (
+    SELECT target_id, opened_at FROM breakers WHERE call_kind = 'provider' AND target_id = ANY ($1) ORDER BY target_id FOR NO KEY UPDATE
+), kept AS (
+    INSERT INTO breakers (target_id, call_kind, organization_id, state, failures, openings, opened_at, retry_at)
+    SELECT target_id, 'provider', organization_id, state, failures, openings, opened_at, retry_at FROM changed
+    WHERE (SELECT count(*) FROM known) >= 0 ORDER BY target_id
+    ON CONFLICT (target_id, call_kind) DO UPDATE SET
+        state = excluded.state, failures = excluded.failures, openings = excluded.openings, opened_at = excluded.opened_at,
+        retry_at = excluded.retry_at, version = breakers.version + 1
+    RETURNING target_id
+), closing AS MATERIALIZED (
+    SELECT t.id, k.opened_at FROM known k JOIN changed n USING (target_id) JOIN targets t ON t.id = k.target_id
+    WHERE (SELECT count(*) FROM kept) > 0 AND n.state = 'closed' AND k.opened_at IS NOT NULL AND t.down_since IS NULL
+    ORDER BY t.id FOR NO KEY UPDATE OF t
 )
-INSERT INTO breakers (target_id, call_kind, organization_id, state, failures, openings, opened_at, retry_at)
-SELECT target_id, 'provider', organization_id, state, failures, openings, opened_at, retry_at FROM changed
-ON CONFLICT (target_id, call_kind) DO UPDATE SET
-    state = excluded.state, failures = excluded.failures, openings = excluded.openings, opened_at = excluded.opened_at,
-    retry_at = excluded.retry_at, version = breakers.version + 1;
+UPDATE targets t SET down_total = t.down_total + ($8::timestamptz - c.opened_at) FROM closing c WHERE t.id = c.id;
 
 -- name: clock
 -- The one clock, read after the locks; it never goes back behind the cell's last tick.
@@ -128,6 +136,10 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text
 RETURNING id, organization_id, pool_id, created_at)
 INSERT INTO watches (instance_id, organization_id, pool_id, look_at)
 SELECT id, organization_id, pool_id, created_at FROM made;
+
+-- name: targets_removed
+-- Which of these targets were removed. Asked after instances were put on them: their foreign key keeps a removal out from then on.
+SELECT id, name FROM targets WHERE id = ANY ($1) AND removed_at IS NOT NULL;
 
 -- name: instances_update
 -- What a decision may change of an instance.

@@ -5,11 +5,6 @@
 SELECT id, organization_id, position, subject, sequence, type, data, traceparent, recorded_at FROM events
 WHERE organization_id = $1 AND position > $2 AND ($4::text IS NULL OR subject = $4) ORDER BY position LIMIT $3;
 
--- name: audit_list
--- An organization's audit records after an id.
-SELECT id, recorded_at, actor, action, subject, request_id, evidence FROM audit
-WHERE organization_id = $1 AND id > $2 AND ($4::text IS NULL OR subject = $4) ORDER BY id LIMIT $3;
-
 -- name: readiness_cell
 -- The epoch of the cell: PostgreSQL answers, and the schema is there.
 SELECT epoch FROM cell;
@@ -34,7 +29,7 @@ WITH new AS MATERIALIZED (
     WHERE position IS NULL
       AND ($1::text IS NULL
            OR (xid >= pg_snapshot_xmin($1::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)))
-    ORDER BY xid LIMIT $2
+    ORDER BY xid, id LIMIT $2
 )
 SELECT e.id, e.subject, e.sequence, e.recorded_at, pg_current_snapshot()::text AS snapshot, (SELECT count(*) FROM new) AS found
 FROM (SELECT subject, max(sequence) AS last FROM new GROUP BY subject) AS s

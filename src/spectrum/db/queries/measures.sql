@@ -1,9 +1,12 @@
 -- What is measured of the cell.
 
 -- name: measures_present
--- Attempts in the hands of workers, the age in seconds of the oldest event without a position, and quarantined instances.
+-- Attempts in the hands of workers, the age in seconds of the oldest event without a position and of the oldest audit record without
+-- a seal, and quarantined instances.
 SELECT (SELECT count(*) FROM steps s JOIN jobs j ON j.id = s.job_id
         WHERE s.attempt_deadline IS NOT NULL AND s.outstanding AND j.lease_id IS NOT NULL)::double precision AS in_flight,
        coalesce((SELECT greatest(extract(epoch FROM clock_timestamp() - recorded_at), 0) FROM events WHERE position IS NULL
                  ORDER BY xid LIMIT 1), 0)::double precision AS lag,
+       coalesce((SELECT greatest(extract(epoch FROM clock_timestamp() - min(recorded_at)), 0) FROM audit WHERE seal_number IS NULL),
+                0)::double precision AS unsealed,
        (SELECT count(*) FROM instances WHERE hold = 'quarantined')::double precision AS stuck;

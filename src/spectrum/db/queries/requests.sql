@@ -101,5 +101,5 @@ DELETE FROM request_chunks WHERE request_id = $1 AND number <= $2;
 UPDATE worker_requests SET closed_at = coalesce(closed_at, $2) WHERE id = $1;
 
 -- name: requests_forget
--- Removes requests that are over, with what nobody read of them.
-DELETE FROM worker_requests WHERE expires_at < $1;
+-- Removes requests that are over, with what nobody read of them. One at a time: they are found in any order.
+DELETE FROM worker_requests WHERE (SELECT pg_try_advisory_xact_lock(hashtextextended('requests forget', 0))) AND expires_at < $1;

@@ -27,9 +27,12 @@ ON CONFLICT (organization_id, name) WHERE removed_at IS NULL DO NOTHING
 RETURNING id;
 
 -- name: target_hold
--- A target, held against instances that would come while it is being removed, and how many are on it.
-SELECT t.id, (SELECT count(*) FROM instances i WHERE i.target_id = t.id AND i.purged_at IS NULL) AS instances
-FROM targets t WHERE t.id = $1 AND t.organization_id = $2 AND t.removed_at IS NULL FOR UPDATE OF t;
+-- A target, held against instances that would come while it is being removed.
+SELECT t.id FROM targets t WHERE t.id = $1 AND t.organization_id = $2 AND t.removed_at IS NULL FOR UPDATE OF t;
+
+-- name: target_instances
+-- How many instances are on a target. Asked once it is held: the statement that waits for the lock does not see who came meanwhile.
+SELECT count(*) FROM instances WHERE target_id = $1 AND purged_at IS NULL;
 
 -- name: target_remove
 -- Takes a target out of the lists; its row stays for what refers to it.

@@ -28,6 +28,7 @@ sys.exit(main(sys.argv[1:], os.path.dirname(os.path.abspath(__file__))))
 """
 LINE_LIMIT = 64 * 1024 * 1024  # bytes of one call: a release's files travel in it
 REACH_SECONDS = 30.0  # within which a supervisor must have been started and have answered the connection
+SILENT_SECONDS = 5.0  # after which a supervisor that takes a connection and says nothing is busy, not dead
 START_SECONDS = 120.0  # it may have to finish a removal that an earlier one began
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -147,11 +148,14 @@ class Supervisors:
                 await writer.wait_closed()
 
     async def lives(self, instance: str) -> bool:
+        """Whether a supervisor answers. To take a connection proves nothing: a program that it was just starting when it died
+        holds its socket for a moment. One that is silent lives: nobody else could take its place.
+        """
         try:
-            async with self.connect(instance):
-                return True
-        except OSError:
-            return False
+            async with asyncio.timeout(SILENT_SECONDS):
+                return await self._exchange(instance, {"do": "greet"}) is not None
+        except TimeoutError:
+            return True
 
     async def reach(self, instance: str) -> None:
         """Returns once a supervisor takes connections; starts one where there is none. Raises Fault (dependency)."""

@@ -155,6 +155,8 @@ class Server:
                 return self.instance.ensure(call)
             case "remove":
                 return self.instance.remove(call["slot"], call["fence"], call["token"])
+            case "greet":
+                return PROTOCOL
             case "shut_down":
                 return self.instance.shut_down()
             case "revive":

@@ -1,0 +1,1 @@
+"""Ring 2: pairs of transactions on a real PostgreSQL, interleaved statement by statement as a seed says."""
