@@ -12,7 +12,7 @@ from sim.twins.store import MemoryDatabase
 from spectrum.core.ids import JobId
 from spectrum.core.jobs.commands import Claim, Lose, Release, Repeated, Report, Submitted
 from spectrum.core.jobs.model import Job
-from spectrum.core.jobs.table import JOBS, OWNABLE, UNWOUND, JobState, StepState
+from spectrum.core.jobs.table import JOBS, OWNABLE, SATISFIED, UNWOUND, JobState
 from spectrum.providers.protocol import Strength
 
 
@@ -81,7 +81,7 @@ def no_step_is_skipped_or_worn_out(database: MemoryDatabase) -> Check:
 
     def check() -> Iterator[str]:
         for before, after, command in new():
-            open_steps = [s.name for s in after.steps if s.state not in (StepState.DONE, StepState.SKIPPED)]
+            open_steps = [s.name for s in after.steps if s.state not in SATISFIED]
             if after.state is JobState.SUCCEEDED and open_steps:
                 yield f"job {after.id} has succeeded without {', '.join(open_steps)}"
             if before is not None and isinstance(command, Lose | Claim):

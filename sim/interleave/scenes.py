@@ -58,7 +58,7 @@ JOIN_TOKEN = make_join_token(b"j" * TOKEN_ENTROPY, KEYS.signing_key_id)
 
 # The clock can't be moved: what is stored is older then.
 _AGE = """
-UPDATE cell SET resumed_at = resumed_at - interval '{0}', lost_total = '0';
+UPDATE cell SET resumed_at = resumed_at - interval '{0}', alive_at = clock_timestamp(), lost_total = '0';
 UPDATE leases SET renewed_at = renewed_at - interval '{0}';
 UPDATE jobs SET deadline = deadline - interval '{0}', unwind_deadline = unwind_deadline - interval '{0}';
 UPDATE steps SET attempt_deadline = attempt_deadline - interval '{0}';

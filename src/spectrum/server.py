@@ -140,8 +140,15 @@ class ControlPlane:
             pools[Role.SYSTEM], pools[Role.ENGINE], self.engine, self.entropy, tuning.observation_interval
         )
         self.streams = Streams(self.changes, pools[Role.SYSTEM], self.wakeups, self.clock, self.tasks)
-        self.sweeper = Sweeper(self.store, self.engine, self.dispatch, self.clock, self.entropy, tuning.lease)
-        self.sweeper.lapsed = self.metrics.leases_expired.inc
+        self.sweeper = Sweeper(
+            self.store,
+            self.engine,
+            self.dispatch,
+            self.clock,
+            self.entropy,
+            tuning.lease,
+            lapsed=self.metrics.leases_expired.inc,
+        )
         self._join_other_copies(pools[Role.SYSTEM])
 
     def _join_other_copies(self, system: Pool) -> None:

@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-import structlog
 
-from sim.interleave import command
 from sim.interleave.catalogue import CATALOGUE, Transaction
 from sim.interleave.copies import Copy
-from sim.interleave.ring import Pair, Ring, opened
+from sim.interleave.ring import Pair, Ring
 from sim.interleave.scenes import Scene
 from spectrum.control import changes, targets, workers
 from spectrum.core.jobs.store import Settlement
 from spectrum.db import store
 from spectrum.db.pools import SET_SCOPE, Role
 from spectrum.db.sql import query
-from tests.postgres import Database
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quiet")]
 
 SEEDS = range(60)
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    command.quiet()
-    yield
-    structlog.reset_defaults()
-
-
-@pytest.fixture
-async def ring(database: Database) -> AsyncIterator[Ring]:
-    async with opened(database.admin_url, database.name, database.urls) as made:
-        yield made
 
 
 async def found(ring: Ring, pair: Pair, scene: str) -> list[str]:

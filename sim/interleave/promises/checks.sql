@@ -126,13 +126,9 @@ WHERE id = substr(location, 10));
 
 -- name: p10_jobs_are_submitted_once
 -- A job has one audit row of its submit.
-SELECT 'job ' || id || ' was submitted ' || (SELECT count(*)
-FROM audit
-WHERE subject = jobs.id AND action = 'job.submitted') || ' times'
-FROM jobs
-WHERE (SELECT count(*)
-FROM audit
-WHERE subject = jobs.id AND action = 'job.submitted') <> 1;
+SELECT 'job ' || j.id || ' was submitted ' || count(a.id) || ' times'
+FROM jobs j LEFT JOIN audit a ON a.subject = j.id AND a.action = 'job.submitted'
+GROUP BY j.id HAVING count(a.id) <> 1;
 
 -- name: p10_tokens_are_audited
 -- A token has the audit row of who made it.

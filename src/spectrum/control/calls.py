@@ -22,9 +22,8 @@ from spectrum.ports import Clock, Spawner
 _LOCK = query("windows_lock")
 _MOVE = query("windows_move")
 
-KEPT_SECONDS = (
-    5.0  # a revoked worker is refused at the latest after this long, and told nothing of its jobs before that
-)
+KEPT_SECONDS = 5.0
+"""A revoked worker is refused at the latest after this long, and told nothing of its jobs before that."""
 
 
 @dataclass

@@ -133,9 +133,9 @@ class Workers:
         owner = mutation.principal.organization
 
         async def work(change: Transaction) -> Reply:
-            found = await _find_own(change.connection, worker_id, owner)
-            if found.state != "revoked":
-                await change.connection.execute(_WORKER_DRAIN, worker_id, change.now, owner)
+            await _find_own(change.connection, worker_id, owner)
+            # None for one that is revoked, perhaps since it was found.
+            if await change.connection.fetchval(_WORKER_DRAIN, worker_id, change.now, owner) is not None:
                 await change.audit(owner, "worker.drain", worker_id)
             return Reply(200, (await _find(change.connection, worker_id)).as_json())
 

@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeGuard
 
@@ -116,7 +116,7 @@ def seal(record: Record, after: Seal | Head | None, now: datetime) -> Seal:
 def sign_head(organization_id: str, last: Seal, key_id: str, sign: Sign) -> Head:
     """The head of a chain that ends with `last`."""
     said = Head(organization_id, last.number, last.hash, last.sealed_at, key_id)
-    return Head(organization_id, last.number, last.hash, last.sealed_at, key_id, sign(_signed(said.as_json())))
+    return replace(said, signature=sign(_signed(said.as_json())))
 
 
 def is_genuine(head: Json, genuine: Genuine) -> bool:

@@ -289,9 +289,8 @@ class JobRun:
         try:
             async with asyncio.timeout(SECRETS_SECONDS):
                 secrets = await self._secret_values()
-        except (
-            Exception
-        ) as error:  # whatever it is: what can't be searched is not told, and the outcome must not wait for it
+        except Exception as error:
+            # Whatever it is: what can't be searched is not told, and the outcome must not wait for it.
             _log.info("evidence is withheld", job_id=self.job.id, step=outcome.step, error=type(error).__name__)
             output = {name: value for name, value in outcome.output.items() if name != SAID}
             return replace(outcome, output=output, failure=withhold(outcome.failure) if outcome.failure else None)
@@ -306,7 +305,6 @@ class JobRun:
         return self._secrets
 
     async def _outcome_of(self, step: Step, act: Callable[[], Awaitable[Mapping[str, Any]]], seconds: float) -> Outcome:
-
         def outcome(result: Result, **rest: Any) -> Outcome:
             return Outcome(step.name, step.phase, step.token, result, **rest)
 
@@ -462,7 +460,13 @@ class JobRun:
                 answer = await self._send(unheard[0])
             except Problem as problem:
                 lost = [] if missed else self._kept_since(problem)
-                _log.info("report refused", job_id=news.job_id, problem=problem.slug, resent=len(lost))
+                _log.info(
+                    "report refused",
+                    job_id=news.job_id,
+                    problem=problem.slug,
+                    detail=problem.detail,
+                    resent=len(lost),
+                )
                 if not lost:
                     self.means.spool.drop(unheard[0])
                     return None

@@ -12,6 +12,7 @@ from spectrum.core.jobs.commands import Claim, Done, Entry, Holding, Lose, Obser
 from spectrum.core.jobs.ending import close_as_unknown, move, promote_next, residue_of, turn_back
 from spectrum.core.jobs.model import MAX_RESCUES, Job, Step
 from spectrum.core.jobs.table import (
+    SATISFIED,
     Health,
     JobState,
     JobTrigger,
@@ -172,7 +173,7 @@ def _too_late(job: Job) -> Failure:
     if job.state is JobState.WAITING:
         message = f"{job.operation} waited for its turn until its deadline."
     else:
-        open_steps = [step for step in job.steps if step.state not in (StepState.DONE, StepState.SKIPPED)]
+        open_steps = [step for step in job.steps if step.state not in SATISFIED]
         message = f"{job.operation} did not end by its deadline; open: {', '.join(step.name for step in open_steps)}."
         for step in open_steps:
             if step.failure is not None:

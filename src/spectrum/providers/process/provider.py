@@ -68,7 +68,6 @@ class ProcessProvider:
 
     async def ensure(self, call: Call, resource: Resource, replaces: frozenset[str] = frozenset()) -> Observed:
         kind, members = resource_to_json(resource, await self._artifacts(resource))
-        self.supervisors.prepare()
         order = {
             "do": "ensure",
             "kind": kind,

@@ -73,9 +73,13 @@ class Supervisors:
             raise Fault(ErrorClass.INVALID, "folder-not-reachable", message, actor=Actor.OPERATOR)
 
     def key(self) -> bytes:
-        """The target's own secret, which keys its digests. Two workers that make it at once agree on one."""
+        """The target's own secret, which keys its digests. Two workers that make it at once agree on one.
+
+        Raises Fault as `prepare`.
+        """
         path = self.folder / "digest.key"
         if not path.exists():
+            self.prepare()
             handle, fresh = tempfile.mkstemp(dir=self.folder)  # readable by its owner alone
             with os.fdopen(handle, "wb") as file:
                 file.write(os.urandom(KEY_BYTES))
