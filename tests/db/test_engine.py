@@ -363,6 +363,23 @@ async def test_an_instance_that_another_holds_for_long_keeps_no_other_from_its_r
     assert await states(here) == {held.job_id: "running", free.job_id: "ready", waiting.job_id: "failed"}
 
 
+async def test_a_command_whose_instance_is_held_elsewhere_keeps_those_that_it_came_with_back_for_some_flushes_only(
+    here: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "DEFERRALS_LIMIT", 10**9)
+    held, free = here.create("held"), here.create("free")
+    await here.engine.execute_all([held, free])
+    stops = [here.submit(create.instance_id, "delete") for create in (held, free)]
+
+    async with here.admin.transaction():
+        await here.admin.execute("SELECT FROM instances WHERE id = $1 FOR UPDATE", held.instance_id)
+        refused, answered = await here.engine.execute_all(stops)
+        assert isinstance(refused, engine.Held)
+        assert isinstance(answered, Submitted)
+
+    assert isinstance(await here.engine.execute(stops[0]), Submitted)
+
+
 async def test_a_sweep_that_takes_long_goes_on_saying_that_time_counts(
     here: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -259,9 +259,10 @@ class Desk:
 
     async def _reports(self, visit: Visit) -> wire.Answers:
         """Reports of several jobs. What is wrong with one is nothing to the others (P19)."""
-        asked: wire.Reports = wire.decode(wire.Reports, visit.body)
-        answers = await self.dispatch.report_all([_report(visit, news) for news in asked.reports])
-        return wire.Answers(tuple(_told(answer) for answer in answers))
+        asked = wire.apart(visit.body)
+        heard = await self.dispatch.report_all([_report(visit, news) for news in asked if isinstance(news, News)])
+        answers = iter(heard)
+        return wire.Answers(tuple(_told(next(answers) if isinstance(news, News) else news) for news in asked))
 
     async def _release(self, visit: Visit) -> wire.Empty:
         back: Handback = wire.decode(Handback, visit.body)

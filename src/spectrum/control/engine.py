@@ -38,6 +38,7 @@ BATCH_LIMIT = 256
 DEFERRAL_PAUSE = 0.005  # seconds, where a whole flush was deferred
 SETTLE_PAUSE = 0.2
 DEFERRALS_LIMIT = 400
+DEFERRALS_TOGETHER = 20  # of one among several: whoever asked for all of them waits for it
 
 
 class Held(Problem):
@@ -48,7 +49,7 @@ class Held(Problem):
 class _Pending:
     asked: Asked
     future: asyncio.Future[Answer | Repeated]
-    deferrals: int = 0
+    deferrals: int  # that are left
 
 
 @dataclass
@@ -71,16 +72,19 @@ class Engine:
         Raises `Problem`: what the decision refused, or `unavailable` where the store can't be reached; `Held` where only this
         instance can't.
         """
-        return await self._enqueue(asked)
+        return await self._enqueue(asked, DEFERRALS_LIMIT)
 
     async def execute_all(self, asked: Sequence[Asked | Command]) -> list[Answer | Repeated | BaseException]:
-        """Apply commands that came together; each is answered, or refused by its exception, for itself."""
-        return await asyncio.gather(*map(self._enqueue, asked), return_exceptions=True)
+        """Apply commands that came together; each is answered, or refused by its exception, for itself.
 
-    def _enqueue(self, asked: Asked | Command) -> asyncio.Future[Answer | Repeated]:
-        pending = _Pending(
-            asked if isinstance(asked, Asked) else Asked(asked), asyncio.get_running_loop().create_future()
-        )
+        One whose instance another copy holds keeps the others' answers back for a few flushes, and is `Held` then.
+        """
+        deferrals = DEFERRALS_LIMIT if len(asked) == 1 else DEFERRALS_TOGETHER
+        return await asyncio.gather(*(self._enqueue(each, deferrals) for each in asked), return_exceptions=True)
+
+    def _enqueue(self, asked: Asked | Command, deferrals: int) -> asyncio.Future[Answer | Repeated]:
+        future: asyncio.Future[Answer | Repeated] = asyncio.get_running_loop().create_future()
+        pending = _Pending(asked if isinstance(asked, Asked) else Asked(asked), future, deferrals)
         self._queue.append(pending)
         if not self._flushing:
             self._flushing = True
@@ -181,8 +185,8 @@ class Engine:
 
     async def _again(self, deferred: list[_Pending], *, nothing_moved: bool) -> None:
         for pending in reversed(deferred):
-            pending.deferrals += 1
-            if pending.deferrals > DEFERRALS_LIMIT:
+            pending.deferrals -= 1
+            if pending.deferrals < 0:
                 _fail([pending], Held("unavailable", "Another copy has held this instance for long. Try again."))
             else:
                 self._queue.appendleft(pending)

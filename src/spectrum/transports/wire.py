@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,6 +88,13 @@ class Reports:
 
 
 @dataclass(frozen=True, slots=True)
+class _Pieces:
+    """`Reports` of which one is wrong in itself."""
+
+    reports: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """A no to one report: the slug of its problem, and what it says."""
 
@@ -156,6 +164,7 @@ _SHAPES = (
     Pulse,
     News,
     Reports,
+    _Pieces,
     Answers,
     Handback,
     JobRef,
@@ -178,6 +187,27 @@ def encode(value: Any) -> bytes:
 def together(reports: Sequence[bytes]) -> bytes:
     """`Reports` of encoded news."""
     return b'{"reports":[' + b",".join(reports) + b"]}"
+
+
+def apart(body: bytes) -> list[News | Problem]:
+    """The news in the body of `Reports`, each by itself: one that is no news is nothing to the others.
+
+    Raises `Problem(malformed)` where there is no list of them.
+    """
+    try:
+        reports: Reports = decode(Reports, body)
+    except Problem:
+        pieces: _Pieces = decode(_Pieces, body)
+        return [_news(piece) for piece in pieces.reports]
+    return list(reports.reports)
+
+
+def _news(piece: Any) -> News | Problem:
+    try:
+        news: News = decode(News, json.dumps(piece).encode())
+    except Problem as problem:
+        return problem
+    return news
 
 
 def decode(shape: Any, body: bytes) -> Any:
