@@ -13,7 +13,6 @@ from pathlib import Path
 
 import httpx2
 import structlog
-import uvloop
 
 from spectrum.core.access import read_token
 from spectrum.core.errors import Problem, SpectrumError
@@ -61,8 +60,8 @@ def run(targets: tuple[str, ...] = ()) -> None:
             "SPECTRUM_URL does not say where the control plane is. Set it, such as to https://spectrum.example."
         )
     settle_garbage()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_work(settings, settings.url, chosen))
+    # Not uvloop, under which a target's supervisors can't be started: it knows too few of a subprocess's options.
+    asyncio.run(_work(settings, settings.url, chosen))
 
 
 async def _work(settings: WorkerSettings, url: str, targets: tuple[str, ...]) -> None:
