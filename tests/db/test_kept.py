@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from spectrum.core.jobs.commands import Holding, Report
 from spectrum.core.jobs.model import Lease
 from spectrum.db import reading, store
 from spectrum.db.pools import scoped
+from spectrum.db.sql import query
 from tests.db.ground import Ground, ground, run_to_the_end
 from tests.postgres import Database
 
@@ -72,3 +74,22 @@ async def test_outlines_do_not_grow_without_end(here: Ground) -> None:
     here.store.outlines |= {(ReleaseId(f"rel_{n}"), "memory"): None for n in range(store.OUTLINES_LIMIT + 1)}
     await here.engine.execute(here.create())
     assert list(here.store.outlines) == [(here.release, "memory")]
+
+
+async def test_the_version_that_goes_with_a_lock_is_the_locked_rows_and_not_the_snapshots(here: Ground) -> None:
+    """A row that another copy changes and lets go of while the statement is under way is seen as it is then."""
+    submit = here.create()
+    await here.engine.execute(submit)
+    late = query("instances_lock").replace("SELECT id FROM", "SELECT id, pg_advisory_xact_lock(1) FROM")
+    before = await here.admin.fetchval("SELECT version FROM instances")
+
+    async with scoped(here.store.engine, [here.organization]) as connection:
+        await here.admin.execute("SELECT pg_advisory_lock(1)")
+        locking = asyncio.ensure_future(connection.fetch(late, [submit.instance_id]))
+        while not await here.admin.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            pass
+        await here.admin.execute("UPDATE instances SET version = version + 1")
+        await here.admin.execute("SELECT pg_advisory_unlock(1)")
+        (locked,) = await locking
+
+    assert locked["version"] == before + 1
