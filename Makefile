@@ -9,7 +9,7 @@ export UV_SYSTEM_CERTS ?= 1
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down doctor check docs format test golden fuzz sim ring2 bench clean sagas
+.PHONY: help setup up down doctor check docs format test golden fuzz sim proof mutants ring2 chaos bench clean sagas
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,14 +60,28 @@ fuzz: setup ## send the API whatever its document allows, and what it does not: 
 	@SPECTRUM_TEST_FUZZ=$(EXAMPLES) $(BIN)/pytest -q tests/api/test_fuzz.py
 
 sagas: setup ## play every situation of every operation in the saga harness
-	@SPECTRUM_TEST_SAGAS=all $(BIN)/pytest -n auto --dist worksteal tests/sagas
+	@SPECTRUM_LEDGER=$(LEDGER) SPECTRUM_TEST_SAGAS=all $(BIN)/pytest -n auto --dist worksteal tests/sagas
 
 SEEDS ?= 1-200
-sim: setup ## run the whole system in the seeded simulator: make sim SEEDS=1-200
-	@$(BIN)/python -m sim run --seeds $(SEEDS) --jobs 2
+sim: setup ## run the whole system in the seeded simulator: make sim SEEDS=1-200 (LEDGER=1 adds the run to docs/proof)
+	@$(BIN)/python -m sim run --seeds $(SEEDS) --jobs 2 --again $(if $(LEDGER),--ledger)
+
+PROOF_SEEDS ?= 2001-7000
+PROOF_SECONDS ?= 400
+proof: setup ## the seeds that a change has to pass before it lands, with all rare situations, and 1 % of them twice
+	@$(BIN)/python -m sim run --seeds $(PROOF_SEEDS) --for $(PROOF_SECONDS) --jobs 2 --again --marks $(if $(LEDGER),--ledger)
+
+mutants: setup ## hunt every planted bug; a survivor fails
+	@$(BIN)/python -m tests.mutants $(if $(LEDGER),--ledger)
 
 ring2: setup ## interleave pairs of transactions on a real PostgreSQL: make ring2 SEEDS=0-9999
 	@$(BIN)/python -m sim pairs --seeds $(SEEDS) --jobs 2
+
+JOBS ?= 2000
+FAULTS ?= 200
+SEED ?= 1
+chaos: setup ## harm real processes under load: make chaos SEED=1 JOBS=2000 FAULTS=200 (LEDGER=1 adds the run to docs/proof)
+	@$(BIN)/python -m chaos --seed $(SEED) --jobs $(JOBS) --faults $(FAULTS) $(if $(LEDGER),--ledger)
 
 bench: setup ## measure jobs a second, their latencies and what they cost (two minutes)
 	@$(BIN)/python -m bench.jobs

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import typer
 
+from sim import ledger
 from spectrum.api.app import create_app
 from spectrum.cli.app import build
 from spectrum.cli.command import SHARED
@@ -173,7 +174,12 @@ def _command(app: typer.Typer) -> Any:
     return typer.main.get_command(app)
 
 
-DOCUMENTS = {"openapi.json": openapi, "state-machine.md": state_machine, "cli.md": commands}
+DOCUMENTS = {
+    "openapi.json": openapi,
+    "state-machine.md": state_machine,
+    "cli.md": commands,
+    "proof.md": ledger.render,
+}
 
 
 def stale() -> list[str]:

@@ -1,5 +1,5 @@
-"""The simulator's commands: `python -m sim run --seeds A-B`, `python -m sim replay SEED | --tape FILE`, and ring 2:
-`python -m sim pairs --seeds A-B`.
+"""The simulator's commands: `python -m sim run --seeds A-B`, `replay SEED | --tape FILE`, `digests SEED …`, and ring 2:
+`pairs --seeds A-B`.
 """
 
 from __future__ import annotations
@@ -7,20 +7,24 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
+import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sim import marks, report, scenarios
+from sim import ledger, marks, report, scenarios
 from sim.choices import Tape
 from sim.run import Outcome, run
 from sim.shrink import shrink
 
 CHUNK = 25  # seeds that a process runs before it hands back
+AGAIN_EVERY = 99  # seeds: no multiple of the number of modes
+AGAIN_TOGETHER = 10  # seeds in one fresh process
 
 
 def main() -> int:
@@ -42,7 +46,16 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--keep", type=int, default=3, help="how many failures to shrink and keep")
     running.add_argument("--budget", type=int, default=600, help="reruns that shrinking a failure may take")
     running.add_argument("--tapes", type=Path, default=Path(".cache/tapes"), help="where failing tapes go")
+    running.add_argument(
+        "--for", type=float, default=0.0, dest="seconds", help="begin nothing more after so many seconds"
+    )
+    running.add_argument("--marks", action="store_true", help="fail where a rare situation was never met")
+    running.add_argument("--again", action="store_true", help="run 1 %% of the seeds once more, in fresh processes")
+    running.add_argument("--ledger", action="store_true", help="add the run to docs/proof")
     running.set_defaults(command=_run)
+    repeating = verbs.add_parser("digests", help="print the trace hashes of seeds")
+    repeating.add_argument("these", type=int, nargs="+", metavar="SEED")
+    repeating.set_defaults(command=_digests)
     replaying = verbs.add_parser("replay", help="run one seed or tape again and tell its story")
     replaying.add_argument("seed", type=int, nargs="?")
     replaying.add_argument("--tape", type=Path)
@@ -66,15 +79,27 @@ def _seeds(text: str) -> range:
 def _run(arguments: argparse.Namespace) -> int:
     scenarios.find(arguments.scenario)  # a wrong name is told before any process starts
     started, failures, totals = time.perf_counter(), 0, Totals()
-    for outcome in _outcomes(arguments.scenario, arguments.seeds, arguments.jobs):
+    until = started + arguments.seconds if arguments.seconds else None
+    for outcome in _outcomes(arguments.scenario, arguments.seeds, arguments.jobs, until):
         totals.add(outcome)
         if outcome.violation is not None:
             failures += 1
-            print(report.verdict(outcome))
+            print(report.verdict(outcome), flush=True)
             if failures <= arguments.keep:
                 _keep(arguments, outcome)
+    again = _again(arguments, totals.digests) if arguments.again else Again()
     print(totals.summary(arguments.scenario, time.perf_counter() - started, failures))
-    return 1 if failures else 0
+    for seed in again.differ:
+        print(f"seed {seed} took other steps in a fresh process: something in it is no choice of the seed")
+    if again.count:
+        print(f"  {again.count} seeds were run twice, the second time in a fresh process: {len(again.differ)} differ")
+    missed = totals.missed if arguments.marks else ()
+    if missed:
+        print(f"  {len(missed)} of the rare situations were met by no seed: run more, or mend what keeps them away")
+    failures += len(again.differ)
+    if arguments.ledger:
+        ledger.add(totals.as_run(arguments.scenario, failures, again.count))
+    return 1 if failures or missed else 0
 
 
 def _keep(arguments: argparse.Namespace, outcome: Outcome) -> None:
@@ -120,15 +145,59 @@ def _pairs(arguments: argparse.Namespace) -> int:
     return 1 if failures or summary.cycles else 0
 
 
-def _outcomes(scenario: str, seeds: range, jobs: int) -> Iterator[Outcome]:
-    chunks = [seeds[begin : begin + CHUNK] for begin in range(0, len(seeds), CHUNK)]
+def _outcomes(scenario: str, seeds: range, jobs: int, until: float | None) -> Iterator[Outcome]:
+    """The outcomes in the order of the seeds. No chunk is begun after `until`."""
+    chunks = deque(seeds[begin : begin + CHUNK] for begin in range(0, len(seeds), CHUNK))
+
+    def next_chunk() -> range | None:
+        late = until is not None and time.perf_counter() > until
+        return chunks.popleft() if chunks and not late else None
+
     if jobs == 1:
-        for chunk in chunks:
+        while (chunk := next_chunk()) is not None:
             yield from _chunk(scenario, chunk)
         return
     with ProcessPoolExecutor(jobs) as pool:
-        for outcomes in pool.map(_chunk, [scenario] * len(chunks), chunks):
-            yield from outcomes
+        running: deque[Future[list[Outcome]]] = deque()
+        while True:
+            while len(running) < 2 * jobs and (chunk := next_chunk()) is not None:
+                running.append(pool.submit(_chunk, scenario, chunk))
+            if not running:
+                return
+            yield from running.popleft().result()
+
+
+@dataclass(frozen=True)
+class Again:
+    """Seeds that were run a second time, and those of them that took other steps."""
+
+    count: int = 0
+    differ: tuple[int, ...] = ()
+
+
+def _again(arguments: argparse.Namespace, digests: Mapping[int, str]) -> Again:
+    """Run one seed of a hundred in a fresh process, after others than before: its trace must be the same (DESIGN §2)."""
+    chosen = [seed for seed in digests if seed % AGAIN_EVERY == 0]
+    batches = [chosen[begin : begin + AGAIN_TOGETHER][::-1] for begin in range(0, len(chosen), AGAIN_TOGETHER)]
+    afresh: dict[int, str] = {}
+    with ProcessPoolExecutor(arguments.jobs) as pool:
+        for found in pool.map(_afresh, [arguments.scenario] * len(batches), batches):
+            afresh |= found
+    return Again(len(chosen), tuple(seed for seed in chosen if afresh[seed] != digests[seed]))
+
+
+def _afresh(scenario: str, seeds: Sequence[int]) -> dict[int, str]:
+    """The digests of seeds in a process of their own, which hashes texts otherwise."""
+    command = [sys.executable, "-m", "sim", "--scenario", scenario, "digests", *map(str, seeds)]
+    environment = {**os.environ, "PYTHONHASHSEED": str(seeds[0])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return dict(zip(seeds, done.stdout.split(), strict=True))
+
+
+def _digests(arguments: argparse.Namespace) -> int:
+    for seed in arguments.these:
+        print(run(scenarios.find(arguments.scenario), seed).digest)
+    return 0
 
 
 def _chunk(scenario: str, seeds: Iterable[int]) -> list[Outcome]:
@@ -148,8 +217,23 @@ class Totals:
         self._seconds = 0.0
         self._faults: Counter[str] = Counter()
         self._marks: Counter[str] = Counter()
+        self.digests: dict[int, str] = {}
+
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """The rare situations that no seed met."""
+        return marks.never_reached(self._marks)
+
+    def as_run(self, scenario: str, violations: int, again: int) -> ledger.Run:
+        """The line of the ledger."""
+        extra = {"seeds run twice": again} if again else {}
+        faults, met = dict(self._faults), dict(self._marks)
+        return ledger.Run(
+            "sim", scenario, self._seeds, "seeds", round(self._seconds), violations, faults, met, {}, extra
+        )
 
     def add(self, outcome: Outcome) -> None:
+        self.digests[outcome.seed] = outcome.digest
         self._seeds += 1
         self._steps += outcome.steps
         self._seconds += outcome.seconds
@@ -160,8 +244,7 @@ class Totals:
         return (
             f"{scenario}: {self._seeds} seeds, {failures} failed, {self._faults.total()} faults, "
             f"{self._seconds / 3600:.1f} h of virtual time, {self._steps} steps in {took:.1f} s "
-            f"({self._seeds / took:.0f} seeds/s, {self._steps / took:.0f} steps/s)\n"
-            + report.missing(marks.never_reached(self._marks))
+            f"({self._seeds / took:.0f} seeds/s, {self._steps / took:.0f} steps/s)\n" + report.missing(self.missed)
         ).rstrip()
 
 

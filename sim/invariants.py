@@ -75,6 +75,19 @@ def invariant(
     return register
 
 
+OBSERVERS: list[tuple[type[Any], Callable[[Any], Callable[[], None]]]] = []
+
+
+def observer(over: type[T]) -> Callable[[Callable[[T], Callable[[], None]]], Callable[[T], Callable[[], None]]]:
+    """Register a factory of what looks on after every change and finds nothing wrong: it says which rare situations were met."""
+
+    def register(make: Callable[[T], Callable[[], None]]) -> Callable[[T], Callable[[], None]]:
+        OBSERVERS.append((over, make))
+        return make
+
+    return register
+
+
 def unread(ledger: list[T]) -> Callable[[], list[T]]:
     """A reader that keeps its place: each call answers what was appended since the call before."""
     place = 0
@@ -99,6 +112,7 @@ class Judge:
     def __init__(self, world: World) -> None:
         self._world = world
         self._checks: dict[When, list[tuple[str, Check]]] = {When.EACH_CHANGE: [], When.END: []}
+        self._observers: list[Callable[[], None]] = []
         self._known = 0
         self._add(world)
 
@@ -119,6 +133,8 @@ class Judge:
         while self._known < len(self._world.watched):
             self._add(self._world.watched[self._known])
             self._known += 1
+        for look in self._observers:
+            look()
         for promise, check in self._checks[when]:
             for what in check():
                 raise Violation(promise, what)
@@ -127,6 +143,7 @@ class Judge:
         for known in REGISTRY:
             if isinstance(thing, known.over):
                 self._checks[known.when].append((known.promise, known.make(thing)))
+        self._observers += [make(thing) for over, make in OBSERVERS if isinstance(thing, over)]
 
 
 @invariant("P2", MemoryTarget)

@@ -11,12 +11,15 @@ from collections.abc import Iterable
 from sim.loop import SimLoop
 
 _declared: dict[str, str] = {}
+_not_yet: set[str] = set()
 
 
-def declare(mark: str, why: str) -> str:
-    """Make a mark known, with the reason why a run must reach it. Returns the mark."""
+def declare(mark: str, why: str, *, not_yet: bool = False) -> str:
+    """Make a mark known, with the reason why a run must reach it, or why none can yet. Returns the mark."""
     if _declared.setdefault(mark, why) != why:
         raise ValueError(f"mark {mark!r} is declared twice, with different reasons")
+    if not_yet:
+        _not_yet.add(mark)
     return mark
 
 
@@ -35,8 +38,9 @@ def sometimes(mark: str, condition: bool = True) -> bool:
 
 
 def never_reached(counts: Counter[str], expected: Iterable[str] | None = None) -> tuple[str, ...]:
-    """Those of the expected marks (all that are declared) that no run reached."""
-    return tuple(sorted(mark for mark in (_declared if expected is None else expected) if not counts[mark]))
+    """Those of the expected marks (all that are declared and can be reached) that no run reached."""
+    wanted = _declared.keys() - _not_yet if expected is None else expected
+    return tuple(sorted(mark for mark in wanted if not counts[mark]))
 
 
 def report(counts: Counter[str]) -> str:

@@ -1,46 +1,69 @@
-"""The nemesis: crashes and pauses hosts, bends clocks, cuts wires, takes targets away and lets resources vanish."""
+"""The nemesis: crashes and pauses hosts, bends clocks, cuts wires, takes targets and databases away, lets resources vanish."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 from sim.hosts import Host
+from sim.loop import SimLoop
 from sim.marks import declare, sometimes
 from sim.twins.calls import stand_still
 from sim.twins.faults import SLOW
 from sim.twins.provider import MemoryTarget
+from sim.twins.store import MemoryDatabase
 from sim.twins.wire import Wire
 from sim.world import World
 
 CRASHED = declare("a host crashed", "the simplest of all faults")
 AWAY = declare("a target was away", "its breaker opens, deadlines stand still")
+LONG_AWAY = declare("PostgreSQL was away for longer than a lease", "every lease gets its full time again")
+JUMPED = declare("PostgreSQL's clock jumped", "time in which nothing could be done does not count")
 
 REST = (0.2, 1.0, 3.0, 10.0)  # seconds between two ideas of the nemesis
 OFFSETS = (-3600.0, -30.0, 0.0, 30.0, 3600.0)  # seconds
-RATES = (1.0, 0.98, 1.02)
+RATES = (1.0, 0.98, 1.02)  # seconds of a host for one of the world
+LEASE_SECONDS = 15.0
+DATABASE_AWAY = (*SLOW, 3 * LEASE_SECONDS)  # seconds
+JUMPS = (-600.0, -30.0, 30.0, 600.0)  # seconds
+DRIFT = "nemesis drift"
 
 
 class Nemesis:
     """Torments everything that it is given. Each kind of torment has a rate of its own in the mix of the seed."""
 
-    def __init__(self, world: World, wires: tuple[Wire, ...] = (), targets: tuple[MemoryTarget, ...] = ()) -> None:
+    def __init__(
+        self,
+        world: World,
+        wires: tuple[Wire, ...] = (),
+        targets: tuple[MemoryTarget, ...] = (),
+        databases: tuple[MemoryDatabase, ...] = (),
+        spared: frozenset[str] = frozenset(),
+    ) -> None:
         self._world = world
         self._faults = world.faults
         self._wires = wires
         self._targets = targets
-        self._ideas: dict[str, Callable[[], Awaitable[None]]] = {
+        self._databases = databases
+        ideas: dict[str, Callable[[], Awaitable[None]]] = {
             "nemesis crash": self._crash,
             "nemesis pause": self._pause,
             "nemesis clock": self._bend_clock,
             "nemesis partition": self._partition,
             "nemesis outage": self._outage,
-            "nemesis drift": self._drift,
+            "nemesis database": self._take_database,
+            "nemesis database clock": self._bend_database_clock,
+            DRIFT: self._drift,
         }
+        self._ideas = {name: idea for name, idea in ideas.items() if name not in spared}
         self._tasks: list[asyncio.Task[None]] = []
 
     def begin(self) -> None:
-        """Start tormenting; each idea goes its own way."""
+        """Start tormenting; each idea goes its own way. No two clocks run alike."""
+        for host in self._world.hosts:
+            if self._faults.strikes("nemesis clock rate"):
+                host.rate = self._faults.one_of("nemesis clock rate of", RATES)
         for name, idea in self._ideas.items():
             self._tasks.append(self._world.loop.outside(self._pursue(name, idea), name))
         self._tasks.append(self._world.loop.outside(self._restart(), "nemesis restart"))
@@ -55,6 +78,8 @@ class Nemesis:
             wire.cut.clear()
         for target in self._targets:
             target.line.up = True
+        for database in self._databases:
+            database.up = True
         for host in self._world.hosts:
             host.resume()
             if not host.up:
@@ -111,8 +136,36 @@ class Nemesis:
         await asyncio.sleep(self._faults.one_of("nemesis outage length", (*SLOW, 120.0)))
         target.line.up = True
 
+    async def _take_database(self) -> None:
+        """PostgreSQL goes away, for all copies at once."""
+        if not self._databases:
+            return
+        database = self._faults.one_of("nemesis database which", self._databases)
+        seconds = self._faults.one_of("nemesis database length", DATABASE_AWAY)
+        await without(database, seconds)
+
+    async def _bend_database_clock(self) -> None:
+        if not self._databases:
+            return
+        database = self._faults.one_of("nemesis database which", self._databases)
+        jump = self._faults.one_of("nemesis database jump", JUMPS)
+        database.ahead += timedelta(seconds=jump)
+        sometimes(JUMPED)
+        self._world.loop.tell(f"PostgreSQL's clock jumps by {jump:+g} s", "nemesis")
+
     async def _drift(self) -> None:
         things = [(target, thing) for target in self._targets for thing in target.things.values()]
         if things:
             target, thing = self._faults.one_of("nemesis drift what", things)
             target.lose(thing)
+
+
+async def without(database: MemoryDatabase, seconds: float) -> None:
+    """Have PostgreSQL away for so long."""
+    loop = SimLoop.current()
+    database.up = False
+    loop.tell("PostgreSQL is away", "nemesis")
+    await asyncio.sleep(seconds)
+    sometimes(LONG_AWAY, seconds > LEASE_SECONDS)
+    database.up = True
+    loop.tell("PostgreSQL is back", "nemesis")

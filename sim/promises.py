@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
 
-from sim.invariants import Check, When, invariant, unread
+from sim.invariants import Check, When, invariant, observer, unread
+from sim.marks import declare, sometimes
 from sim.system import System
 from sim.twins.provider import Act
 from sim.twins.store import MemoryDatabase
@@ -13,7 +14,7 @@ from spectrum.core.ids import JobId
 from spectrum.core.jobs.commands import Claim, Lose, Release, Repeated, Report, Submitted
 from spectrum.core.jobs.model import Job
 from spectrum.core.jobs.table import JOBS, OWNABLE, SATISFIED, UNWOUND, JobState
-from spectrum.providers.protocol import Strength
+from spectrum.providers.protocol import Call, Strength
 
 
 def _reachable() -> dict[JobState, frozenset[JobState]]:
@@ -47,7 +48,7 @@ def _wrong_change(before: Job, after: Job) -> Iterator[str]:
         yield f"job {after.id} went from {before.state} to {after.state}"
     if before.state.terminal:
         yield f"job {after.id} was changed after it had {before.state}"
-    if after.version <= before.version:
+    if after.version <= before.version and after != before:
         yield f"job {after.id} was changed, and its version stayed {after.version}"
     if after.fence < before.fence:
         yield f"the fence of job {after.id} fell from {before.fence} to {after.fence}"
@@ -268,9 +269,38 @@ class NothingMovesAtRest:
                     yield f"{instance.name} ({instance.lifecycle}) at rest: the target holds {there}, wanted is {wanted}"
 
 
+OVERTAKEN = declare("a target was changed under a fence that had ended", "a best-effort one can't refuse it")
+_CHANGES = frozenset({Act.MADE, Act.STARTED, Act.REMOVED, Act.DRIFTED})
+
+
+@observer(System)
+def what_lands_after_its_end(system: System) -> Callable[[], None]:
+    """On a best-effort target a call that is late may land after its job has ended: then only an inventory can find what it did."""
+    new = unread(system.target.ledger)
+
+    def look() -> None:
+        for entry in new() if not system.atomic else ():
+            place = (entry.call.instance, entry.slot)
+            if entry.act in _CHANGES:
+                system.overtaken.discard(place)
+            if entry.act in _CHANGES - {Act.DRIFTED} and not _is_held(system, entry.call):
+                system.overtaken.add(place)
+                sometimes(OVERTAKEN)
+
+    return look
+
+
+def _is_held(system: System, call: Call) -> bool:
+    jobs = system.database.jobs.values()
+    return any(job.owner and job.fence == call.fence and job.instance_id == call.instance for job in jobs)
+
+
 @invariant("P3", System, When.END)
 def the_target_holds_what_is_wanted(system: System) -> Check:
-    """Where no job is open and nothing is held, the target's inventory is what the effects table wants present."""
+    """Where no job is open and nothing is held, the target's inventory is what the effects table wants present.
+
+    A slot that was last changed under a fence that had ended is for a reconciler to find.
+    """
 
     def check() -> Iterator[str]:
         held = {(thing.call.instance, thing.call.slot): thing.call.key for thing in system.target.things.values()}
@@ -280,7 +310,8 @@ def the_target_holds_what_is_wanted(system: System) -> Check:
             effects = system.database.effects.get(instance.id, {})
             wanted = {effect.slot: effect.key for effect in effects.values() if effect.present}
             there = {slot: key for (owner, slot), key in held.items() if owner == instance.id}
-            if wanted != there:
+            wrong = {slot for slot in {*wanted, *there} if wanted.get(slot) != there.get(slot)}
+            if any((instance.id, slot) not in system.overtaken for slot in wrong):
                 yield f"{instance.name} ({instance.lifecycle}): the target holds {there}, wanted is {wanted}"
 
     return check

@@ -60,7 +60,10 @@ def run(
     gc.disable()
     try:
         with buggified(faults.buggify), _told(loop):
-            violation = _judged(World(loop, choices, faults), scenario)
+            try:
+                violation = _judged(World(loop, choices, faults), scenario)
+            finally:
+                loop.close()
         return Outcome(
             seed=seed,
             mode=mode,
@@ -75,7 +78,6 @@ def run(
             tape=choices.tape(),
         )
     finally:
-        loop.close()
         if collecting:
             gc.enable()
 

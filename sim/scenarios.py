@@ -8,10 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-import sim.promises  # noqa: F401 - registers the invariants of the system
+import sim.promises
+import sim.rarities
+import sim.rules  # noqa: F401 - all three register what watches the system
 from sim.hosts import EPOCH, Host
 from sim.nemesis import Nemesis
-from sim.system import system
+from sim.trials import TRIALS, everything
 from sim.twins.faults import SLOW
 from sim.twins.provider import Bug, MemoryTarget
 from sim.world import Scenario, World
@@ -165,8 +167,8 @@ async def _attempt(target: Provider, wanted: Wanted, fence: int, slot: str) -> N
 
 
 SCENARIOS: dict[str, Callable[[], Scenario]] = {
-    "system-atomic": lambda: system(Strength.ATOMIC),
-    "system-best-effort": lambda: system(Strength.BEST_EFFORT),
+    "everything": everything,
+    **TRIALS,
     "provider-atomic": lambda: provider(Strength.ATOMIC),
     "provider-best-effort": lambda: provider(Strength.BEST_EFFORT),
 }

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
+from sim import signed
 from sim.hosts import Host
-from sim.nemesis import Nemesis
+from sim.marks import declare, sometimes
 from sim.twins.faults import Faults
 from sim.twins.provider import MemoryTarget
 from sim.twins.store import MemoryDatabase, MemoryStore
 from sim.twins.wire import Unreachable, Wire
-from sim.world import Scenario, World
+from sim.world import World
 from spectrum.control.dispatch import Caller, Dispatch
 from spectrum.control.engine import Engine
 from spectrum.control.sweeper import Sweeper
@@ -22,20 +23,17 @@ from spectrum.control.wakeups import Wakeups
 from spectrum.control.watch import observe
 from spectrum.core.errors import Problem
 from spectrum.core.ids import (
-    InstanceId,
     JobId,
     OrganizationId,
-    PlacementId,
     PoolId,
     ReleaseId,
     TargetId,
     WorkerId,
 )
 from spectrum.core.instances import WATCHED, all_services, health_of
-from spectrum.core.jobs.commands import Answer as CommandAnswer
-from spectrum.core.jobs.commands import Cancel, Hint, Holding, Release, Repeated, Report, Submit
+from spectrum.core.jobs.commands import Hint, Holding, Release, Report
 from spectrum.core.jobs.model import Instance, Job, Spec
-from spectrum.core.jobs.store import Asked, Keyed, Unavailable, Written
+from spectrum.core.jobs.store import Asked, Unavailable, Written
 from spectrum.core.jobs.table import Health, Lifecycle
 from spectrum.core.observation import Observed
 from spectrum.core.plan import Catalog
@@ -44,13 +42,15 @@ from spectrum.core.product.release import TargetKind
 from spectrum.core.product.resources import Base, Hook, PortRequest, Service, Volume
 from spectrum.operations import CATALOG
 from spectrum.operations.context import Answer
-from spectrum.ports import Tasks, new_id
+from spectrum.ports import Tasks
 from spectrum.providers.protocol import Provider, Resource, Strength
+from spectrum.settings import Tuning
 from spectrum.transports.protocol import (
     Chunk,
     Handback,
     Incarnation,
     JobRef,
+    Link,
     LinkDown,
     Look,
     News,
@@ -76,7 +76,9 @@ SWEEP_SECONDS = 4.0  # rarer than in production: with virtual time, sweeps are m
 CALL_SECONDS = 20.0
 # Next to nothing is quarantined here: a resolve is played on instances that nothing is wrong with.
 AT_ANY_TIME = {place: replace(operation, needs_hold=False) for place, operation in CATALOG.items()}
-RESTING = ("stop", "start", "restart", "delete", "undelete", "resolve")
+TUNING = Tuning(lease=LEASE_SECONDS, observation_interval=LOOK_EVERY)
+CANARY = "correct-horse-battery-staple"  # a secret of every instance, which its services may say aloud
+SPOOLED = declare("a spooled report was accepted", "what a worker did while nobody could hear it is not done again")
 
 
 # ---- the product that is run: a web service on a database
@@ -124,7 +126,7 @@ class SimRenderer:
         return Answer(200)
 
     async def secrets(self, holder: Holder) -> tuple[str, ...]:
-        return ()
+        return (CANARY,)
 
     async def describe(self, holder: Holder, spec: Spec, seen: Mapping[str, Observed]) -> Mapping[str, Any]:
         return {"services": [service_state(name, seen.get(f"{name}/container")) for name in ("db", "web")]}
@@ -133,14 +135,17 @@ class SimRenderer:
 class MemorySpool:
     """A disk that survives the worker's crashes."""
 
-    def __init__(self) -> None:
+    def __init__(self, database: MemoryDatabase | None = None) -> None:
         self._kept: dict[tuple[str, int, int], News] = {}
+        self._database = database
 
     def put(self, news: News) -> None:
         self._kept[news.job_id, news.fence, news.number] = news
 
     def drop(self, news: News) -> None:
-        self._kept.pop((news.job_id, news.fence, news.number), None)
+        was_there = self._kept.pop((news.job_id, news.fence, news.number), None)
+        job = self._database.jobs.get(news.job_id) if self._database else None
+        sometimes(SPOOLED, bool(was_there and job) and job is not None and job.last_report.fence == news.fence)
 
     def all(self) -> Sequence[News]:
         return list(self._kept.values())
@@ -158,16 +163,20 @@ class ControlPlane:
     database: MemoryDatabase
     catalog: Catalog
     wire: Wire
+    signed: tuple[signed.Registry, signed.Travelled] | None = None
     tasks: Tasks = field(default_factory=Tasks)
 
     def __post_init__(self) -> None:
-        store = MemoryStore(self.database, self.world.faults)
+        self.store = store = MemoryStore(self.database, self.world.faults)
         self.wakeups = Wakeups()
         self.engine = Engine(store, self.catalog, self.host.clock, self.tasks, self._committed)
         self.dispatch = Dispatch(store, self.engine, self.host.clock, self.host.entropy)
         self.sweeper = Sweeper(
             store, self.engine, self.dispatch, self.host.clock, self.host.entropy, LEASE_SECONDS, SWEEP_SECONDS
         )
+        if self.signed is not None:
+            registry, travelled = self.signed
+            self.app = signed.application(self, store, registry, travelled, TUNING, LOOK_EVERY)
 
     def _committed(self, written: Sequence[Written], hints: Sequence[Hint]) -> None:
         for hint in hints:
@@ -179,6 +188,8 @@ class ControlPlane:
 
     async def handle(self, request: tuple[Any, ...]) -> Any:
         what, *rest = request
+        if what == "http" and self.signed is not None:
+            return await signed.answer(self.app, rest[0], self.signed[1])
         handler = getattr(self, f"_{what}")
         try:
             return await handler(*rest)
@@ -192,11 +203,11 @@ class ControlPlane:
         return Incarnation(lease.id, lease.incarnation, LEASE_SECONDS, HEARTBEAT_SECONDS)
 
     async def _poll(self, caller: Caller, seconds: float, room: Room) -> Polled:
-        if looks := self._looks(room.looks):
+        if looks := self.looks(room.looks):
             return Polled(False, Requests(looks))
         return Polled(await self.wakeups.wait(caller.pool_id, min(seconds, LOOK_EVERY)))
 
-    def _looks(self, room: int) -> tuple[Look, ...]:
+    def looks(self, room: int) -> tuple[Look, ...]:
         """What is due to be looked at; as with the real watch, it is due again an interval after it was handed out."""
         now = self.database.now()
         due = [
@@ -210,7 +221,11 @@ class ControlPlane:
         return tuple(Look(i.id, "memory://", i.counter, i.generation, now) for i in due)
 
     async def _observed(self, caller: Caller, incarnation: Incarnation, sightings: Sequence[Sighting]) -> None:
-        await asyncio.gather(*(self.engine.execute(observe(each, ORGANIZATION, caller.actor)) for each in sightings))
+        await self.seen(caller.actor, sightings)
+
+    async def seen(self, actor: str, sightings: Sequence[Sighting]) -> None:
+        """Take in what was seen of instances."""
+        await asyncio.gather(*(self.engine.execute(observe(each, ORGANIZATION, actor)) for each in sightings))
 
     async def _claim(
         self, caller: Caller, incarnation: Incarnation, number: int, want: int, holds_others: bool
@@ -335,110 +350,6 @@ async def send(wire: Wire, address: str, request: tuple[Any, ...]) -> Any:
         raise LinkDown(str(error)) from error
 
 
-# ---- vendors
-
-
-@dataclass
-class Vendor:
-    """Somebody who creates an instance and goes on asking things of it. Asks again under the same id until it is answered."""
-
-    world: World
-    system: System
-    name: str
-
-    async def run(self, host: Host) -> None:
-        instance_id = await self._create(host)
-        while not self.world.faults.healed:
-            await host.clock.sleep(15.0 * host.entropy.uniform())
-            if self._lifecycle(instance_id) is Lifecycle.PURGED:
-                instance_id = await self._create(host)
-            elif host.entropy.uniform() < 0.25:
-                await self._cancel(host, instance_id)
-            else:
-                await self._submit(host, instance_id, self._choose(host, instance_id))
-
-    async def _create(self, host: Host) -> InstanceId:
-        instance_id = InstanceId(new_id("ins", host.clock.now(), host.entropy))
-        await self._submit(host, instance_id, "create")
-        return instance_id
-
-    def _choose(self, host: Host, instance_id: InstanceId) -> str:
-        """Mostly something that may be asked for now."""
-        lifecycle = self._lifecycle(instance_id)
-        sensible = tuple(name for name in RESTING if lifecycle in self.system.catalog[name, 1].allowed)
-        options = sensible if sensible and host.entropy.uniform() < 0.8 else RESTING
-        return self.world.faults.one_of(f"{self.name} asks", options)
-
-    def _lifecycle(self, instance_id: InstanceId) -> Lifecycle | None:
-        instance = self.system.database.instances.get(instance_id)
-        return instance.lifecycle if instance else None
-
-    async def _submit(self, host: Host, instance_id: InstanceId, operation: str) -> None:
-        spec = Spec("hello", "1", RELEASE, "small")
-        key = host.entropy.token(8).hex()
-        self.system.answers[key] = []
-        while True:
-            # As the API does it: every request gets a job id of its own, the key makes them one job.
-            job_id = JobId(new_id("job", host.clock.now(), host.entropy))
-            submit = Submit(
-                id=job_id,
-                instance_id=instance_id,
-                organization_id=ORGANIZATION,
-                actor=f"vendor:{self.name}",
-                job_id=job_id,
-                operation=operation,
-                operation_version=1,
-                spec=spec if operation in ("create", "start", "stop") else None,
-                new=_new_instance(instance_id, self.name, host, spec) if operation == "create" else None,
-                parameters={"retention_seconds": 30.0},
-            )
-            keyed = Keyed(ORGANIZATION, "POST", f"/v1/instances/{self.name}", key, operation, _respond)
-            answer = await self._ask(Asked(submit, keyed, name=self.name if operation == "create" else None))
-            if answer is not None and not (isinstance(answer, Problem) and answer.slug == "unavailable"):
-                self.system.answers[key].append(answer)
-                if host.entropy.uniform() < 0.9:
-                    return
-            await host.clock.sleep(1.0)
-
-    async def _cancel(self, host: Host, instance_id: InstanceId) -> None:
-        jobs = [j for j in self.system.database.jobs.values() if j.instance_id == instance_id and not j.state.terminal]
-        if jobs:
-            job = jobs[int(host.entropy.uniform() * len(jobs))]
-            cancel = Cancel(
-                id=f"cancel/{job.id}",
-                instance_id=instance_id,
-                organization_id=ORGANIZATION,
-                actor=f"vendor:{self.name}",
-                job_id=job.id,
-            )
-            await self._ask(Asked(cancel))
-
-    async def _ask(self, asked: Asked) -> Any:
-        """What it was answered; None where no answer came."""
-        address = self.world.faults.one_of("vendor address", self.system.addresses)
-        try:
-            return await send(self.system.wire, address, ("execute", asked))
-        except LinkDown:
-            return None
-
-
-def _respond(answer: CommandAnswer) -> Repeated:
-    job_id = answer.job.id if answer.job else ""
-    return Repeated(202, f"/v1/jobs/{job_id}", {"id": job_id})
-
-
-def _new_instance(instance_id: InstanceId, name: str, host: Host, spec: Spec) -> Instance:
-    return Instance(
-        id=instance_id,
-        organization_id=ORGANIZATION,
-        name=name,
-        target_id=TARGET,
-        pool_id=POOL,
-        placement_id=PlacementId(new_id("plc", host.clock.now(), host.entropy)),
-        requested=spec,
-    )
-
-
 # ---- the system
 
 
@@ -450,56 +361,74 @@ class System:
     strength: Strength = Strength.ATOMIC
     planes: int = 2
     workers: int = 2
-    vendors: int = 3
     catalog: Catalog = field(default_factory=lambda: AT_ANY_TIME)
     product: Outline = field(default_factory=lambda: outline())
     place: Callable[[Faults, Strength], MemoryTarget] = MemoryTarget
     renderer: Renderer = field(default_factory=lambda: SimRenderer())
+    in_a_hurry: bool = False  # jobs have so little time that they run into their deadlines
+    queue_seconds: float = 3600.0  # that a job may wait for its turn
+    signed: bool = False  # whether workers speak real HTTP
     answers: dict[str, list[Any]] = field(default_factory=dict)  # to each key, in order
+    # A key under which something else was asked, and the answer.
+    reused: list[tuple[str, Any]] = field(default_factory=list)
+    # Instances and slots that were last changed under a fence that had ended.
+    overtaken: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.database = MemoryDatabase(tolerance=3 * SWEEP_SECONDS, outlines={RELEASE: self.product})
         self.target = self.place(self.world.faults, self.strength)
+        self.target.aloud = CANARY
         self.wire = Wire(self.world.faults)
         self.addresses = tuple(f"control-{number}" for number in range(1, self.planes + 1))
-        self.spools = [MemorySpool() for _ in range(self.workers)]
-        self.world.watch(self.target, self.database, self)
+        self.spools = [MemorySpool(self.database) for _ in range(self.workers)]
+        self.registry, self.travelled = signed.Registry(), signed.Travelled()
+        self.world.watch(self.target, self.database, self, self.travelled)
 
     def begin(self) -> None:
         for name in self.addresses:
             self.world.host(name, self._boot_control)
         for number in range(self.workers):
             self.world.host(f"worker-{number + 1}", self._booting_worker(number))
-        for number in range(self.vendors):
-            name = f"customer-{number + 1}"
-            host = self.world.loop.host(f"vendor-{number + 1}", Vendor(self.world, self, name).run)
-            host.start()
 
     async def _boot_control(self, host: Host) -> None:
-        await ControlPlane(self.world, host, self.database, self.catalog, self.wire).run()
+        known = (self.registry, self.travelled) if self.signed else None
+        await ControlPlane(self.world, host, self.database, self.catalog, self.wire, known).run()
 
     def _booting_worker(self, number: int) -> Any:
         worker_id = WorkerId(f"wrk_00000000-0000-7000-8000-{number + 1:012d}")
         operations: dict[str, frozenset[int]] = {}
         for name, version in self.catalog:
             operations[name] = operations.get(name, frozenset()) | {version}
-        caller = Caller(worker_id, ORGANIZATION, POOL, operations)
+        self.registry.enrol(worker_id, ORGANIZATION, POOL)
 
         def boot(host: Host) -> Coroutine[Any, Any, None]:
-            link = SimLink(self.world, self.wire, caller, self.addresses)
+            tasks = Tasks()
             return Worker(
-                link,
+                self._link(Caller(worker_id, ORGANIZATION, POOL, operations), host, tasks),
                 {"memory://": self.target.connect()},
                 self.catalog,
                 self.renderer,
                 host.clock,
                 host.entropy,
-                Tasks(),
+                tasks,
                 self.spools[number],
                 capacity=4,
             ).run()
 
         return boot
+
+    def _link(self, caller: Caller, host: Host, tasks: Tasks) -> Link:
+        if not self.signed:
+            return SimLink(self.world, self.wire, caller, self.addresses)
+        operations = {name: sorted(versions) for name, versions in caller.operations.items()}
+        return signed.link(
+            self.world, self.wire, self.addresses, caller.worker_id, host.clock, operations, tasks, self.travelled
+        )
+
+    @property
+    def atomic(self) -> bool:
+        """Whether a call that is late can have no effect on the target."""
+        return self.strength is Strength.ATOMIC
 
     @property
     def open_jobs(self) -> list[Job]:
@@ -522,24 +451,3 @@ class System:
         seen = [service_state(name, one[0].seen()) for name, one in zip(("db", "web"), things, strict=True) if one]
         known = all_services(instance.lifecycle, instance.services, seen)
         return health_of(instance.lifecycle, known, frozenset({"web"}), frozenset({"db", "web"}))
-
-
-TROUBLE = 120.0  # seconds with faults
-PATIENCE = 6 * 3600.0  # seconds in which everything has to come to its end without them
-
-
-def system(strength: Strength, **options: Any) -> Scenario:
-    """Vendors ask things of their instances while everything fails; then it heals, and all comes to its end."""
-
-    async def scenario(world: World) -> None:
-        it = System(world, strength, **options)
-        it.begin()
-        nemesis = Nemesis(world, wires=(it.wire,), targets=(it.target,))
-        nemesis.begin()
-        await asyncio.sleep(TROUBLE)
-        nemesis.heal()
-        await asyncio.sleep(CALL_SECONDS * 2)
-        await world.patiently(lambda: it.at_rest, "every job's end", PATIENCE, every=1.0)
-        await world.patiently(lambda: it.known_rightly, "a true picture of every instance", 60 * LOOK_EVERY, every=1.0)
-
-    return scenario

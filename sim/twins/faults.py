@@ -47,6 +47,16 @@ class Faults:
         self._others = others
         self._endings: dict[str, list[float]] = {}  # the rates of each port's bad endings
 
+    def calm(self) -> None:
+        """No fault in the whole of this run: what must not happen where nothing fails shows in no other."""
+        self._rates.clear()
+        self._endings.clear()
+        self._others = 0.0
+
+    def stress(self, rates: Mapping[str, float]) -> None:
+        """These faults often, unless the run was given rates of its own for them. Called before anything begins."""
+        self._rates = {**rates, **self._rates}
+
     def heal(self) -> None:
         """From now on nothing fails: the second phase of a run, in which everything has to come to its end."""
         self.healed = True
@@ -99,6 +109,8 @@ class Faults:
         if self.healed:
             return False
         known = f"buggify {name}"
+        if known not in self._rates and self._others == 0.0:
+            return False
         if known not in self._rates:
             active = self._choices.stream(f"mix {known}").chance(BUGGIFY_ACTIVE)
             self._rates[known] = BUGGIFY_FIRES if active else 0.0

@@ -37,13 +37,15 @@ T = TypeVar("T")
 STALE_FENCE = declare("a provider refused a stale fence", "a zombie reached the target")
 STALE_TOKEN = declare("a provider refused a stale token", "a late call came in under its own fence")
 ALREADY_SO = declare("an ensure found its own work", "the outcome of an earlier call was unknown")
-TAKEN = declare("an ensure met a key that is wanted", "it must answer conflict, never replace")
+TAKEN = declare(
+    "an ensure met a key that is wanted", "no operation asks for a slot that another is wanted in", not_yet=True
+)
 REPLACED = declare("an ensure removed a key that is wanted absent", "an undecidable slot is being made anew")
 NOTHING_THERE = declare("a remove found nothing", "its token has to be recorded all the same")
 REFUSED = declare(
     "a target refused a call for good", "a step that fails for good unwinds, an undo that does leaves residue"
 )
-DRIFTED = declare("a resource vanished by itself", "healing starts from it")
+DRIFTED = declare("a resource vanished by itself", "nothing heals yet", not_yet=True)
 
 FIRST_PORT = 20_000
 
@@ -70,11 +72,12 @@ class Act(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a target's ledger. `at` is virtual seconds."""
+    """One line of a target's ledger: what became of which slot by which call. `at` is virtual seconds."""
 
     at: float
     act: Act
     call: Call
+    slot: str
 
 
 @dataclass(slots=True)
@@ -90,6 +93,7 @@ class MemoryTarget:
     ledger: list[Entry] = field(default_factory=list)
     log: list[tuple[InstanceId, LogLine]] = field(default_factory=list)
     stocked: set[str] = field(default_factory=set)
+    aloud: str = "nothing"  # what programs on it say aloud where they fail
     line: Line = field(init=False)
     wake: asyncio.Event = field(default_factory=asyncio.Event)  # replaced whenever the log has grown
     _fences: dict[InstanceId, int] = field(default_factory=dict)
@@ -219,9 +223,9 @@ class MemoryTarget:
     def _script(self, resource: Resource) -> Script:
         script = self.scripts.get(resource.name, Script())
         if isinstance(resource, Service) and self.faults.strikes("service never healthy"):
-            return replace(script, healthy_after=None, tail=("it cannot find its feet",))
+            return replace(script, healthy_after=None, tail=(f"it cannot find its feet with {self.aloud}",))
         if isinstance(resource, Hook) and self.faults.strikes("hook fails"):
-            return replace(script, code=1, tail=("it did not work",))
+            return replace(script, code=1, tail=(f"it did not work with {self.aloud}",))
         return script
 
     def _facts(self, instance: InstanceId, base: Base) -> Facts:
@@ -246,9 +250,9 @@ class MemoryTarget:
 
     def _record(self, act: Act, call: Call, thing: Thing | None = None) -> None:
         loop = SimLoop.current()
-        self.ledger.append(Entry(loop.now, act, call))
+        what = call if thing is None else thing.call
+        self.ledger.append(Entry(loop.now, act, call, what.slot))
         if act is not Act.ARRIVED:
-            what = call if thing is None else thing.call
             right = f"under {call.fence}/{call.token}"
             loop.tell(f"{what.slot} of {call.instance}: {what.key or 'a call'} {act.value} {right}", "target")
         loop.changed()

@@ -41,6 +41,7 @@ from spectrum.core.jobs.store import (
     Written,
 )
 from spectrum.core.jobs.table import Hold, JobState, Lifecycle
+from spectrum.core.signing import CallWindow
 
 T = TypeVar("T")
 
@@ -48,6 +49,8 @@ CALL_TIMEOUT = 5.0  # seconds, as a driver's
 BUSY = "store busy"
 ROLLBACK = "store rollback"
 ROLLED_BACK = declare("a transaction was rolled back after its fold", "nobody may have been answered by then")
+RACED = declare("two flushes raced for one instance", "locks and versions are there for this")
+AWAY = "PostgreSQL is away"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,24 @@ class Logged:
 
     organization_id: OrganizationId
     fact: Fact
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A change of an instance's row, and the command that made it where it was the only one of its flush for this instance."""
+
+    before: Instance | None
+    after: Instance
+    command: Command | None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a command was answered with; `again`: because its key was known."""
+
+    command: Command
+    response: Response
+    again: bool
 
 
 @dataclass
@@ -77,9 +98,16 @@ class MemoryDatabase:
     boots: dict[tuple[WorkerId, str], LeaseId] = field(default_factory=dict)
     keys: dict[tuple[str, str, str, str], Remembered] = field(default_factory=dict)
     outlines: dict[ReleaseId, Any] = field(default_factory=dict)
+    windows: dict[str, CallWindow] = field(default_factory=dict)  # by lease: which calls were heard
     committed: set[str] = field(default_factory=set)
     aborted: set[str] = field(default_factory=set)
     history: list[tuple[Job | None, Job, Command | None]] = field(default_factory=list)
+    changes: list[Changed] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+    up: bool = True
+    forgetful: bool = False  # it loses commits, as no database should: what rests on them is not judged
+    ahead: timedelta = timedelta(0)  # by how much the machine's clock is wrong
+    flushing: dict[str, tuple[float, frozenset[InstanceId]]] = field(default_factory=dict)  # since when, of what
     look_at: dict[InstanceId, datetime] = field(default_factory=dict)
     braked: str = ""
     held: set[object] = field(default_factory=set)  # instance ids and places of keys that another copy holds
@@ -93,8 +121,15 @@ class MemoryDatabase:
 
     def now(self) -> datetime:
         """PostgreSQL's clock: it never goes backwards."""
-        self.clock = max(self.clock, EPOCH + timedelta(seconds=SimLoop.current().now))
+        self.clock = max(self.clock, EPOCH + timedelta(seconds=SimLoop.current().now) + self.ahead)
         return self.clock
+
+    def begin(self, transaction: str, instances: frozenset[InstanceId]) -> None:
+        """A flush is on its way. One whose copy has crashed is over when its call would be."""
+        now = SimLoop.current().now
+        under_way = [held for since, held in self.flushing.values() if now - since < CALL_TIMEOUT]
+        sometimes(RACED, any(held & instances for held in under_way))
+        self.flushing[transaction] = (now, instances)
 
     # ---- loading
 
@@ -210,6 +245,7 @@ class MemoryDatabase:
         self.effects[instance.id] = dict(after.effects)
         commands = [each.command for each in batch.asked if each.command.instance_id == instance.id]
         command = commands[0] if len(commands) == 1 else None
+        self.changes.append(Changed(written.before.instance if written.before else None, instance, command))
         for job in after.jobs.values():
             before = self.jobs.get(job.id)
             if before is not job:
@@ -274,10 +310,13 @@ class MemoryStore:
                 database.committed.add(transaction)
             return list(results)
 
+        database.begin(transaction, frozenset(each.command.instance_id for each in batch.asked))
         try:
             answered = await self._call("store.transact", work)
         except Unavailable as error:
             raise Uncertain(transaction, results) from error
+        finally:
+            database.flushing.pop(transaction, None)
         self.kept.keep(era, after)
         return answered
 
@@ -290,6 +329,8 @@ class MemoryStore:
         if sometimes(ROLLED_BACK, self._faults.strikes(ROLLBACK)):
             raise Unavailable("the server ended the transaction")
         database.write(batch, folded)
+        for position, (each, result) in enumerate(zip(batch.asked, folded.results, strict=True)):
+            database.told.append(Told(each.command, result, again=position in loaded.remembered))
         SimLoop.current().changed()
         unchanged = [each for instance_id, each in loaded.aggregates.items() if instance_id not in folded.written]
         return folded.results, [*unchanged, *(written.after for written in folded.written.values())]
@@ -364,6 +405,10 @@ class MemoryStore:
 
     async def owned(self, lease_id: LeaseId) -> Sequence[Owned]:
         return await self._call("store.read", lambda: self.database.owned(lease_id))
+
+    async def ask(self, work: Callable[[], T]) -> T:
+        """What a query outside of the port would do, at one instant."""
+        return await self._call("store.read", work)
 
     # ---- the lease lane
 
@@ -443,9 +488,14 @@ class MemoryStore:
         return await self._call("store.lease", work)
 
     async def _call(self, port: str, work: Callable[[], T]) -> T:
+        def work_if_up() -> T:
+            if not self.database.up:
+                raise Unavailable(AWAY)
+            return work()
+
         try:
             async with asyncio.timeout(CALL_TIMEOUT):
-                return await self.line.call(port, work)
+                return await self.line.call(port, work_if_up)
         except TimeoutError as error:
             raise Unavailable(f"{port} gave no answer in time") from error
 

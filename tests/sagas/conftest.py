@@ -1,6 +1,10 @@
-"""Says how many situations the saga harness has played."""
+"""Says how many situations the saga harness has played; with `SPECTRUM_LEDGER`, the ledger of proof is told too."""
+
+import os
 
 import pytest
+
+from sim import ledger
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -8,3 +12,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     played = sum(value for report in passed for name, value in report.user_properties if name == "situations")
     if played:
         terminalreporter.write_line(f"saga harness: {played} situations ended as they should")
+    if played and os.environ.get("SPECTRUM_LEDGER"):
+        failed = len(terminalreporter.stats.get("failed", ()))
+        ledger.add(ledger.Run("sagas", "every operation", played, "situations", violations=failed))

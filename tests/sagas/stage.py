@@ -14,7 +14,9 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-import sim.promises  # noqa: F401 - registers the invariants
+import sim.promises
+import sim.rarities
+import sim.rules  # noqa: F401 - all three register what watches the system
 from sim.run import run
 from sim.system import ORGANIZATION, POOL, RELEASE, TARGET, SimRenderer, System, outline, send
 from sim.twins.faults import Faults
@@ -134,7 +136,6 @@ class Stage:
             self.strength,
             planes=1,
             workers=2,
-            vendors=0,
             catalog=self.catalog,
             product=product(),
             place=self.ground.place,

@@ -58,7 +58,7 @@ def test_an_unknown_scenario_is_refused_with_the_names_that_there_are() -> None:
     done = sim("--scenario", "nonsense", "run", "--seeds", "1-1")
 
     assert done.returncode == 2
-    assert "system-atomic, system-best-effort, provider-atomic" in done.stderr
+    assert "everything, system-atomic, system-best-effort" in done.stderr
 
 
 @pytest.mark.parametrize("limit", [("--seconds", "1"), ()])

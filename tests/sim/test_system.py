@@ -1,4 +1,4 @@
-"""The whole system under seeded faults, on both kinds of target: no promise is broken, and the rare situations are really met."""
+"""The whole system under seeded faults: no promise is broken, and the rare situations are really met."""
 
 from __future__ import annotations
 
@@ -8,42 +8,66 @@ from collections.abc import Iterable
 import pytest
 
 from sim import marks, report
+from sim.promises import OVERTAKEN
 from sim.run import run
-from sim.scenarios import SCENARIOS
-from sim.twins.provider import DRIFTED, TAKEN
+from sim.scenarios import find
+from sim.trials import MIX
 
-RATES = {"nemesis drift": 0.0}  # what vanishes by itself stays away until healing exists
-FIRST = 60
-EACH = 250
-CHUNK = 19
-KINDS = ("system-atomic", "system-best-effort")
-EXPECTED = marks.declared()  # by the twins; tests declare some of their own later on
-LATER = {
-    DRIFTED: "nothing heals yet",
-    TAKEN: "no operation of the catalog asks for a slot that another one is wanted in",
-}
+SEEDS = 900
+CHUNK = 25
+SPREAD = range(SEEDS + 1, SEEDS + 301, 3)  # a seed or two of every four: every trial and every mode
+EXPECTED = frozenset(marks.declared())  # by the twins and the system; tests declare some of their own later on
+SEEN_SELDOM = frozenset(
+    {
+        "an undecidable slot was made anew",
+        "a quarantine was resolved",
+        "a job was poison",
+        "a spooled report was accepted",
+        "a cancel came too late",
+        "a call's number was used already",
+        "an altered call was refused",
+        "an altered answer was not believed",
+        "a provider refused a stale token",
+        "a claim's answer never arrived",
+        "a half-undone job was rescued",
+        "a cancel met a job that was being undone",
+        OVERTAKEN,
+    }
+)
+"""Situations that so few seeds may miss: `make proof` runs enough of them, and fails without."""
 
 
-REMEMBERED = (735, 945)  # on the best-effort target: an undecidable slot is made anew, which few seeds meet
-
-
-def _play(kind: str, seeds: Iterable[int]) -> Counter[str]:
+def _play(seeds: Iterable[int]) -> Counter[str]:
     """Run the seeds; the marks that they reached."""
     reached: Counter[str] = Counter()
     for seed in seeds:
-        outcome = run(SCENARIOS[kind](), seed, rates=RATES)
+        outcome = run(find("everything"), seed)
         assert outcome.violation is None, report.verdict(outcome)
         reached += outcome.marks
     return reached
 
 
-@pytest.mark.parametrize("begin", range(FIRST + 1, EACH + 1, CHUNK))
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_promise_is_broken_whatever_fails(kind: str, begin: int) -> None:
-    _play(kind, range(begin, min(begin + CHUNK, EACH + 1)))
+@pytest.mark.parametrize("begin", range(1, SEEDS + 1, CHUNK))
+def test_no_promise_is_broken_whatever_fails(begin: int) -> None:
+    _play(range(begin, begin + CHUNK))
 
 
 def test_the_rare_situations_are_met() -> None:
-    reached = sum((_play(kind, range(1, FIRST + 1)) for kind in KINDS), _play("system-best-effort", REMEMBERED))
+    reached = _play(SPREAD)
 
-    assert set(marks.never_reached(reached, EXPECTED)) <= set(LATER)
+    assert set(marks.never_reached(reached)) & EXPECTED <= SEEN_SELDOM
+
+
+def test_every_mode_of_scheduling_plays_every_trial() -> None:
+    assert {(MIX[seed // 4 % len(MIX)], seed % 4) for seed in range(4 * len(MIX))} == {
+        (trial, mode) for trial in MIX for mode in range(4)
+    }
+
+
+def test_what_lands_under_a_fence_that_has_ended_is_left_to_a_reconciler() -> None:
+    late = {"provider.ensure late": 0.3, "provider.remove late": 0.2, "provider.ensure invalid": 0.2}
+
+    outcome = run(find("system-best-effort"), 86, rates=late)
+
+    assert outcome.marks[OVERTAKEN]
+    assert outcome.violation is None, report.verdict(outcome)

@@ -42,6 +42,7 @@ from spectrum.transports.protocol import (
 CALL_SECONDS = 30.0
 LANES = 2  # calls with reports at the same time: while one is carried out, the next is on its way
 REPORTS_BYTES = 2**20  # of one such call; half of what a control plane takes
+REFUSALS = 10  # in a row: fewer say only that what arrived was not what was sent
 LATER = frozenset({"unavailable", "rate-limited", "internal"})
 _JSON = "application/json"
 
@@ -71,6 +72,7 @@ class PollLink:
     spawner: Spawner
     _number: int = 0
     _offset: timedelta = timedelta(0)
+    _refusals: int = 0
 
     def __post_init__(self) -> None:
         self._reports = Gathering(self._report_all, self.spawner, "reports", LANES, REPORTS_BYTES, _size)
@@ -177,7 +179,7 @@ class PollLink:
                 timeout=seconds,
             )
         except httpx2.HTTPError as error:
-            raise LinkDown(f"{what}: {error or type(error).__name__}") from error
+            raise LinkDown(f"{what}: {str(error) or type(error).__name__}") from error
         return self._checked(call, response, what)
 
     def _signed(self, path: str, query: str, body: bytes) -> Call:
@@ -207,16 +209,20 @@ class PollLink:
             raise LinkDown(f"{what}: the answer is not signed by the cell ({response.status_code})") from None
         self._offset = now - self.clock.now()
         if response.is_success:
+            self._refusals = 0
             return response.content
-        raise _problem(response, what)
+        raise self._problem(response, what)
 
-
-def _problem(response: httpx2.Response, what: str) -> Exception:
-    body = json.loads(response.content)
-    known = ("type", "title", "status", "detail", "instance", "docs", "request_id", "errors")
-    extra = {name: value for name, value in body.items() if name not in known}
-    slug = str(body.get("type", "")).removeprefix(PROBLEM)
-    return _no(what, slug, str(body.get("detail", response.status_code)), extra)
+    def _problem(self, response: httpx2.Response, what: str) -> Exception:
+        body = json.loads(response.content)
+        slug, detail = str(body.get("type", "")).removeprefix(PROBLEM), str(body.get("detail", response.status_code))
+        not_as_signed = slug == "signature-invalid" and "server_time" in body  # else nobody's key, or a revoked one
+        self._refusals = self._refusals + 1 if not_as_signed else 0
+        # Whoever can alter a call on its way must not be able to take a job from its holder, or to end a worker (P13).
+        if 0 < self._refusals < REFUSALS:
+            return LinkDown(f"{what}: {detail}")
+        known = ("type", "title", "status", "detail", "instance", "docs", "request_id", "errors")
+        return _no(what, slug, detail, {name: value for name, value in body.items() if name not in known})
 
 
 def _no(what: str, slug: str, detail: str, extra: Mapping[str, Any]) -> Exception:

@@ -313,8 +313,8 @@ class JobRun:
                 return outcome(Result.DONE, output=await act())
         except StaleFence:
             raise
-        except TimeoutError:
-            failure = Failure(ErrorClass.TRANSIENT, "timeout", f"No answer within {seconds:g} s.")
+        except TimeoutError as error:  # without a text: it is this one's time that has passed
+            failure = Failure(ErrorClass.TRANSIENT, "timeout", str(error) or f"No answer within {seconds:g} s.")
             return outcome(Result.TIMEOUT, failure=failure)
         except GivenUp:
             failure = Failure(ErrorClass.TRANSIENT, "given-up", "Given up, because the job is to be cancelled.")
@@ -356,7 +356,7 @@ class JobRun:
         context = StepContext(self, step)
         opposite = undecided = 0
         while True:
-            seen = await self.provider.observe(Call(self.instance.id, step.slot or "", "", self.job.fence))
+            seen = await self._look(step)
             match self._as_wanted(step, seen):
                 case True:
                     adopt = self._action(step).adopt
@@ -370,6 +370,14 @@ class JobRun:
                     if undecided == UNDECIDED_SIGHTINGS:
                         return Result.UNDECIDABLE, {}
             await context.pause(self.provider.settle)
+
+    async def _look(self, step: Step) -> Observed:
+        """What is in the slot. The step's own time is for what goes on there, not for one look whose answer was lost."""
+        try:
+            async with asyncio.timeout(SURVEY_SECONDS):
+                return await self.provider.observe(Call(self.instance.id, step.slot or "", "", self.job.fence))
+        except TimeoutError:
+            raise TimeoutError(f"No look was answered within {SURVEY_SECONDS:g} s.") from None
 
     def _as_wanted(self, step: Step, seen: Observed) -> bool | None:
         if seen.presence is Presence.UNKNOWN:

@@ -1,0 +1,155 @@
+"""The trials of the whole system: in each, vendors ask things of their instances while this or that goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from sim import vendors
+from sim.nemesis import DRIFT, LEASE_SECONDS, Nemesis, without
+from sim.system import AT_ANY_TIME, CALL_SECONDS, LOOK_EVERY, System
+from sim.world import Scenario, World
+from spectrum.core.jobs.table import Hold, JobState, Reason
+from spectrum.core.plan import Given, Operation, Plan
+from spectrum.operations import CATALOG
+from spectrum.providers.protocol import Strength
+
+TROUBLE = 120.0  # seconds with faults
+PATIENCE = 6 * 3600.0  # seconds in which everything has to come to its end without them
+SIGNED_EVERY = 29  # seeds: no multiple of the number of modes, so that each mode has its share
+PRACTICE = 10.0  # seconds in which a calm system gets work to do
+AN_HOUR = 3600.0
+BLIND = {"nemesis crash": 0.2, "provider.ensure hang": 0.1, "provider.observe undecidable": 0.8}
+HURRY = 12.0  # seconds that a job may take, and its undoing
+
+
+def system(strength: Strength, *, signed: bool | None = None, hurry: bool = False, rest: float = 15.0) -> Scenario:
+    """Everything fails; then it heals, and all comes to its end. One seed of thirty speaks real HTTP, or all do."""
+
+    async def scenario(world: World) -> None:
+        real = world.loop.seed % SIGNED_EVERY == 0 if signed is None else signed
+        catalog = {place: _hurried(operation) for place, operation in AT_ANY_TIME.items()} if hurry else AT_ANY_TIME
+        it = System(world, strength, signed=real, catalog=catalog, in_a_hurry=hurry)
+        it.queue_seconds = HURRY if hurry else it.queue_seconds
+        it.begin()
+        vendors.begin(it, rest=rest)
+        # What vanishes by itself stays away until there is healing.
+        nemesis = Nemesis(world, (it.wire,), (it.target,), (it.database,), spared=frozenset({DRIFT}))
+        nemesis.begin()
+        await asyncio.sleep(TROUBLE)
+        nemesis.heal()
+        await _to_rest(it)
+
+    return scenario
+
+
+def blind(strength: Strength) -> Scenario:
+    """Workers are lost, and what became of their work can mostly not be seen: slots are made anew."""
+    usual = system(strength)
+
+    async def scenario(world: World) -> None:
+        world.faults.stress(BLIND)
+        await usual(world)
+
+    return scenario
+
+
+def _hurried(operation: Operation) -> Operation:
+    """With so little time that a pause or an outage uses it up; what only goes forward has the time it needs."""
+
+    def plan(given: Given) -> Plan:
+        return replace(operation.plan(given), job_seconds=HURRY, unwind_seconds=HURRY)
+
+    return operation if operation.forward_only else replace(operation, plan=plan)
+
+
+async def _to_rest(it: System) -> None:
+    """Until every job has ended and every instance is known as it is."""
+    world = it.world
+    await asyncio.sleep(CALL_SECONDS * 2)
+    await world.patiently(lambda: it.at_rest, "every job's end", PATIENCE, every=1.0)
+    await world.patiently(lambda: it.known_rightly, "a true picture of every instance", 60 * LOOK_EVERY, every=1.0)
+
+
+def one_thing(happens: Callable[[System], Awaitable[None]], customers: int, rest: float) -> Scenario:
+    """One thing goes wrong, and no other. Nobody may lose a job for it, and no job may fail."""
+
+    async def scenario(world: World) -> None:
+        world.faults.calm()
+        it = System(world, Strength.ATOMIC, catalog=CATALOG)
+        it.begin()
+        vendors.begin(it, 1 + world.loop.seed // 4 % customers, rest)
+        await asyncio.sleep(PRACTICE * (1 + world.loop.seed % 3))
+        await happens(it)
+        await asyncio.sleep(PRACTICE)
+        world.faults.heal()
+        await _to_rest(it)
+        _require_undisturbed(it)
+
+    return scenario
+
+
+def _require_undisturbed(it: System) -> None:
+    rescued = [event.fact.data["why"] for event in it.database.events if event.fact.type == "job.rescued"]
+    it.world.require("P1", not rescued, f"{len(rescued)} jobs were taken from their workers: {rescued[:3]}")
+    for job in it.database.jobs.values():
+        failed = job.state is JobState.FAILED and job.reason not in (Reason.NOT_ALLOWED, Reason.INSTANCE_DELETED)
+        why = f"{job.operation} {job.id} has {job.state} ({job.reason}): {job.failure and job.failure.message}"
+        it.world.require("P1", not failed, why)
+    held = [instance.name for instance in it.database.instances.values() if instance.hold is not Hold.NONE]
+    it.world.require("P1", not held, f"on hold: {held}")
+
+
+async def _nothing(it: System) -> None:
+    await asyncio.sleep(TROUBLE / 2)
+
+
+async def _database_away(it: System) -> None:
+    """PostgreSQL is away for three leases, under load."""
+    await without(it.database, 3 * LEASE_SECONDS)
+
+
+async def _target_away(it: System) -> None:
+    """The target does not answer for an hour; vendors go on asking."""
+    it.target.line.up = False
+    it.world.loop.tell("the target is away", "nemesis")
+    await asyncio.sleep(AN_HOUR)
+    it.target.line.up = True
+    it.world.loop.tell("the target is back", "nemesis")
+
+
+TRIALS: dict[str, Callable[[], Scenario]] = {
+    "system-atomic": lambda: system(Strength.ATOMIC),
+    "system-best-effort": lambda: system(Strength.BEST_EFFORT),
+    "busy": lambda: system(Strength.ATOMIC, rest=2.0),
+    "in-a-hurry": lambda: system(Strength.ATOMIC, hurry=True),
+    "blind": lambda: blind(Strength.BEST_EFFORT),
+    "system-signed": lambda: system(Strength.ATOMIC, signed=True),
+    "nothing-fails": lambda: one_thing(_nothing, customers=3, rest=10.0),
+    "database-away": lambda: one_thing(_database_away, customers=5, rest=3.0),
+    "target-away": lambda: one_thing(_target_away, customers=3, rest=600.0),
+}
+
+MIX = (
+    *("system-atomic",) * 22,
+    *("busy",) * 2,
+    *("in-a-hurry",) * 2,
+    *("system-best-effort",) * 16,
+    *("blind",) * 2,
+    *("nothing-fails",) * 2,
+    "database-away",
+    "target-away",
+)
+"""The shares of `everything`: of four seeds in turn each, one of each mode."""
+
+
+def everything() -> Scenario:
+    """All trials in their shares, drawn by the seed."""
+
+    async def scenario(world: World) -> None:
+        name = MIX[world.loop.seed // 4 % len(MIX)]
+        world.loop.tell(f"plays {name}")
+        await TRIALS[name]()(world)
+
+    return scenario

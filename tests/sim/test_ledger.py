@@ -1,0 +1,51 @@
+"""The ledger of proof: runs and bugs are appended, and summed up on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sim import ledger
+from sim.ledger import Bug, Run
+
+
+def test_sums_grow_from_run_to_run(tmp_path: Path) -> None:
+    lines, page = tmp_path / "proof.jsonl", tmp_path / "proof.md"
+    for seeds in (1_000, 500):
+        run = Run("sim", "everything", seeds, seconds=86_400.0, faults={"a crash": 7}, marks={"a zombie": 2})
+        ledger.add(run, lines, page)
+
+    told = page.read_text()
+    assert "| 1,500 seeds | 14 | 2.0 | 0 |" in told
+    assert "| a crash | 14 |" in told
+    assert "| a zombie | 4 |" in told
+    assert ledger.render(lines) == told
+
+
+def test_a_run_says_of_which_commit_it_is(tmp_path: Path) -> None:
+    ledger.add(Run("ring2", "all pairs", 3, "interleavings"), tmp_path / "proof.jsonl", None)
+
+    (run,), _ = ledger.read(tmp_path / "proof.jsonl")
+    assert run.commit == ledger.commit()
+
+
+def test_bugs_are_told_with_the_seed_that_brings_them_back(tmp_path: Path) -> None:
+    lines = tmp_path / "proof.jsonl"
+    ledger.add(Bug("sim", "64", "P5", "a stale look", "a commit"), lines, None)
+
+    assert "| a stale look | P5 | sim | 64 | a commit |" in ledger.render(lines)
+
+
+def test_a_planted_bug_that_survived_is_told(tmp_path: Path) -> None:
+    lines = tmp_path / "proof.jsonl"
+    ledger.add(Run("mutants", "all", 2, "bugs", mutants={"no fence": "P4, seed 1", "no audit": ""}), lines, None)
+
+    told = ledger.render(lines)
+    assert "| no fence | P4, seed 1 |" in told
+    assert "| no audit | **survived** |" in told
+
+
+def test_a_ring_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="use one of sim, ring2"):
+        ledger.add(Run("ring9", "nonsense", 1), tmp_path / "proof.jsonl", None)
