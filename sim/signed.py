@@ -35,7 +35,7 @@ from spectrum.core.errors import Problem
 from spectrum.core.ids import LeaseId, OrganizationId, PoolId, WorkerId
 from spectrum.core.jobs.holding import lease_ended
 from spectrum.core.signing import Call, CallWindow, Signer, call_signature
-from spectrum.ports import Clock, Spawner
+from spectrum.ports import Clock, Spawner, Tasks
 from spectrum.settings import Tuning
 from spectrum.telemetry import Metrics
 from spectrum.transports import wire as protocol_wire
@@ -332,7 +332,6 @@ def link(
     worker_id: WorkerId,
     clock: Clock,
     operations: Mapping[str, Sequence[int]],
-    spawner: Spawner,
     travelled: Travelled,
 ) -> PollLink:
     """A worker's link over HTTP."""
@@ -347,7 +346,7 @@ def link(
         cast(Any, None),
         clock,
         operations,
-        spawner,
+        Tasks(),
         worker_id=worker_id,
         travelled=travelled,
     )

@@ -402,27 +402,26 @@ class System:
         self.registry.enrol(worker_id, ORGANIZATION, POOL)
 
         def boot(host: Host) -> Coroutine[Any, Any, None]:
-            tasks = Tasks()
             return Worker(
-                self._link(Caller(worker_id, ORGANIZATION, POOL, operations), host, tasks),
+                self._link(Caller(worker_id, ORGANIZATION, POOL, operations), host),
                 {"memory://": self.target.connect()},
                 self.catalog,
                 self.renderer,
                 host.clock,
                 host.entropy,
-                tasks,
+                Tasks(),
                 self.spools[number],
                 capacity=4,
             ).run()
 
         return boot
 
-    def _link(self, caller: Caller, host: Host, tasks: Tasks) -> Link:
+    def _link(self, caller: Caller, host: Host) -> Link:
         if not self.signed:
             return SimLink(self.world, self.wire, caller, self.addresses)
         operations = {name: sorted(versions) for name, versions in caller.operations.items()}
         return signed.link(
-            self.world, self.wire, self.addresses, caller.worker_id, host.clock, operations, tasks, self.travelled
+            self.world, self.wire, self.addresses, caller.worker_id, host.clock, operations, self.travelled
         )
 
     @property

@@ -31,8 +31,7 @@ def link_to_a_cell_that_says(**said: Any) -> PollLink:
         return httpx2.Response(401, headers=sign_answer(401, body, answered, CELL, NOW), content=body)
 
     client = httpx2.AsyncClient(transport=httpx2.MockTransport(answer), base_url=PUBLIC_URL)
-    signer, nobody = signer_of("a worker"), cast(Any, None)
-    return PollLink(client, PUBLIC_URL, signer, CELL.key_id, nobody, SystemClock(), {}, Tasks())
+    return PollLink(client, PUBLIC_URL, signer_of("a worker"), CELL.key_id, cast(Any, None), SystemClock(), {}, Tasks())
 
 
 async def test_a_call_that_was_altered_on_its_way_may_be_sent_again() -> None:

@@ -40,9 +40,9 @@ from spectrum.transports.protocol import (
 )
 
 CALL_SECONDS = 30.0
+REFUSALS = 10  # in a row: fewer say only that what arrived was not what was sent
 LANES = 2  # calls with reports at the same time: while one is carried out, the next is on its way
 REPORTS_BYTES = 2**20  # of one such call; half of what a control plane takes
-REFUSALS = 10  # in a row: fewer say only that what arrived was not what was sent
 LATER = frozenset({"unavailable", "rate-limited", "internal"})
 _JSON = "application/json"
 
@@ -218,6 +218,7 @@ class PollLink:
         slug, detail = str(body.get("type", "")).removeprefix(PROBLEM), str(body.get("detail", response.status_code))
         not_as_signed = slug == "signature-invalid" and "server_time" in body  # else nobody's key, or a revoked one
         self._refusals = self._refusals + 1 if not_as_signed else 0
+        detail = str(body.get("detail", response.status_code))
         # Whoever can alter a call on its way must not be able to take a job from its holder, or to end a worker (P13).
         if 0 < self._refusals < REFUSALS:
             return LinkDown(f"{what}: {detail}")
