@@ -215,7 +215,7 @@ class PollLink:
 
     def _problem(self, response: httpx2.Response, what: str) -> Exception:
         body = json.loads(response.content)
-        slug, detail = str(body.get("type", "")).removeprefix(PROBLEM), str(body.get("detail", response.status_code))
+        slug = str(body.get("type", "")).removeprefix(PROBLEM)
         not_as_signed = slug == "signature-invalid" and "server_time" in body  # else nobody's key, or a revoked one
         self._refusals = self._refusals + 1 if not_as_signed else 0
         detail = str(body.get("detail", response.status_code))
@@ -240,4 +240,5 @@ def _refused(refusal: wire.Refusal | None) -> Exception:
 
 
 def _size(waiting: tuple[Incarnation, bytes]) -> int:
-    return len(waiting[1])
+    """Its bytes; the small ones count for more, so that no call has more than it may."""
+    return max(len(waiting[1]), REPORTS_BYTES // wire.REPORTS_LIMIT)
