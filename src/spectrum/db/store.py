@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
 
+from spectrum.core.evolve import evolve
 from spectrum.core.ids import InstanceId, PoolId, ReleaseId
 from spectrum.core.jobs.commands import Repeated
 from spectrum.core.jobs.kept import Kept
@@ -184,7 +185,7 @@ class _Loading:
         now = next(iter(around.values())).now if around else await self.connection.fetchval(_CLOCK)
         return Loaded(
             now=now,
-            aggregates={i: replace(a, outlines=outlines) for i, a in aggregates.items()},
+            aggregates={i: evolve(a, outlines=outlines) for i, a in aggregates.items()},
             around=around,
             outlines=outlines,
             busy=frozenset(existing),
