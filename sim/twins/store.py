@@ -243,6 +243,8 @@ class MemoryDatabase:
         self.changes.append(Changed(written.before.instance if written.before else None, instance, command))
         for job in after.jobs.values():
             before = self.jobs.get(job.id)
+            if before is None:
+                SimLoop.current().work["jobs"] += 1
             if before is not job:
                 self.history.append((before, job, command))
                 self.jobs[job.id] = job
@@ -320,7 +322,7 @@ class MemoryStore:
         database.write(batch, folded)
         for position, (each, result) in enumerate(zip(batch.asked, folded.results, strict=True)):
             database.told.append(Told(each.command, result, again=position in loaded.remembered))
-        SimLoop.current().changed()
+        SimLoop.current().changed(database)
         return folded.results
 
     def _busy(self, asked: Iterable[Asked]) -> frozenset[InstanceId]:
