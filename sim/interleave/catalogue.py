@@ -24,6 +24,7 @@ from sim.interleave.scenes import (
     signed,
 )
 from spectrum.control.leader import Leader
+from spectrum.control.rates import Rates
 from spectrum.control.specs import Order
 from spectrum.control.streams import LogsWish, _Reading
 from spectrum.core.access import TOKEN_ENTROPY, make_token
@@ -31,6 +32,7 @@ from spectrum.core.errors import ErrorClass
 from spectrum.core.ids import LeaseId, RequestId
 from spectrum.core.jobs.commands import Release, Tick
 from spectrum.core.jobs.table import WaitsFor
+from spectrum.core.rates import Rate
 from spectrum.core.signing import Signer
 from spectrum.db.bootstrap import SigningKey, settle_epoch
 from spectrum.db.pools import Role
@@ -394,6 +396,12 @@ async def revoke_token(copy: Copy, scene: Scene) -> Any:
 @transaction("empty", whole=False)
 async def authenticate(copy: Copy, scene: Scene) -> Any:
     return await copy.identity.authenticate(SPARE_TOKEN.text)
+
+
+@transaction("empty", whole=False)
+async def take_from_a_tokens_rate(copy: Copy, scene: Scene) -> Any:
+    """Each copy takes all that there is."""
+    return await Rates(copy.system, Rate(1.0), copy.clock).admit(scene.principal)
 
 
 @transaction("empty", keyed=True)

@@ -29,6 +29,7 @@ from spectrum.control.leader import PADDING_SECONDS, TERM_SECONDS
 from spectrum.control.log import Log
 from spectrum.control.measures import Measures
 from spectrum.control.products import Products
+from spectrum.control.rates import Rates
 from spectrum.control.readiness import Readiness
 from spectrum.control.secrets import CellKeys, load_or_create
 from spectrum.control.sequencer import sequencer
@@ -42,6 +43,7 @@ from spectrum.control.workers import Workers
 from spectrum.core.access import read_token
 from spectrum.core.errors import SpectrumError
 from spectrum.core.jobs.commands import Command, Hint, Observe
+from spectrum.core.rates import Rate
 from spectrum.db.audit import AuditChains
 from spectrum.db.bootstrap import SigningKey, bootstrap, derive_passwords
 from spectrum.db.bootstrap import role_urls as urls_of_roles
@@ -208,8 +210,10 @@ class ControlPlane:
             self.settings.tuning,
             self.settings.base_url,
         )
+        limit = self.settings.tuning.rate_limit
         return Services(
             identity=self.identity,
+            rates=Rates(self.pools[Role.SYSTEM], Rate(limit) if limit else None, self.clock),
             idempotency=self.changes,
             products=Products(self.changes),
             targets=Targets(self.changes),

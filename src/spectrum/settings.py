@@ -36,6 +36,7 @@ class Tuning:
     observation_interval: float = 10.0
     longest_wait: float = 60.0  # of a long poll
     body_limit: int = 2 * 1024 * 1024
+    rate_limit: float = 200.0  # requests per second and token, in the long run
 
     @property
     def heartbeat(self) -> float:
@@ -129,6 +130,7 @@ class ServerSettings(_Environment):
     bus: Bus = "poll"
     master_key_file: Path | None = None
     lease_seconds: float = Field(default=Tuning().lease, ge=3, le=3_600)
+    rate_limit: float = Field(default=Tuning().rate_limit, ge=0, le=100_000)
     log_format: LogFormat = LogFormat.JSON
 
     @property
@@ -142,7 +144,7 @@ class ServerSettings(_Environment):
 
     @property
     def tuning(self) -> Tuning:
-        return Tuning(lease=self.lease_seconds)
+        return Tuning(lease=self.lease_seconds, rate_limit=self.rate_limit)
 
 
 class WorkerSettings(_Environment):

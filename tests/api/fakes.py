@@ -118,6 +118,13 @@ async def echo(request: Request) -> Response:
     return JSONResponse({"key_id": call.key_id, "number": call.number})
 
 
+class Unlimited:
+    """Everybody may ask for everything."""
+
+    async def admit(self, principal: Principal) -> None:
+        pass
+
+
 class Unmeasured:
     """There is nothing to look at."""
 
@@ -131,6 +138,7 @@ async def served() -> AsyncIterator[tuple[httpx2.AsyncClient, FakeIdempotency, R
     nothing = cast(Any, None)
     services = Services(
         identity=cast(Any, FakeIdentity()),
+        rates=Unlimited(),
         idempotency=idempotency,
         products=nothing,
         targets=nothing,

@@ -185,6 +185,13 @@ async def test_a_database_that_does_not_answer_is_told_without_its_password() ->
     assert "hidden" not in str(refused.value)
 
 
+async def test_a_database_that_takes_a_connection_and_says_nothing_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spectrum.db.bootstrap.CONNECT_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(BootstrapError, match=r"\(no answer\)"):
+        port = silent.getsockname()[1]
+        await bootstrap(f"postgresql://admin@127.0.0.1:{port}/postgres", "never", derive_passwords(b"x"))
+
+
 async def test_no_password_reaches_the_server_s_log(own_server: Server) -> None:
     admin = await asyncpg.connect(own_server.url())
     try:

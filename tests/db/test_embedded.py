@@ -25,6 +25,7 @@ from spectrum.db import embedded_place
 from spectrum.db.embedded import Embedded, EmbeddedError, Server
 from spectrum.db.embedded_place import find_account, wheel_binaries
 from tests.postgres import ENVIRONMENT_URL, REPOSITORY, python_environment
+from tests.waiting import eventually
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root drops to another account: run the tests as root too")
 
@@ -125,6 +126,27 @@ def test_stopped_it_is_gone_and_started_again_it_has_its_data_and_its_port(make:
     second = embedded.start()
     assert ask(second, "SELECT answer FROM kept") == 42
     assert (second.port, second.password) == (first.port, first.password)
+
+
+def test_who_starts_it_while_it_is_ending_gets_a_new_one(make: Make) -> None:
+    embedded = make(dies_with_parent=False)  # its parent would be a thread that ends
+    first = embedded.start()
+    pid_file = embedded.place.data / "postmaster.pid"
+    second: list[Server] = []
+    starting = threading.Thread(target=lambda: second.append(embedded.start()))
+
+    async def hold() -> None:
+        connection = await asyncpg.connect(first.url())
+        os.kill(first.pid, signal.SIGTERM)  # it waits for its clients
+        await eventually(lambda: pid_file.read_text().splitlines()[7].strip() == "stopping")
+        starting.start()
+        await connection.close()
+
+    asyncio.run(hold())
+    starting.join(60)
+
+    assert [server.pid != first.pid for server in second] == [True]
+    assert ask(second[0], "SELECT 1") == 1
 
 
 def test_stopping_what_does_not_run_is_no_error(make: Make) -> None:

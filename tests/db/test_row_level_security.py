@@ -281,7 +281,11 @@ async def test_the_system_finds_ids_and_states_of_all_organizations(world: World
 
 @pytest.mark.parametrize("table", [name for name in OWNED if name not in ("events", "audit", "audit_heads")])
 async def test_the_system_changes_no_row_of_an_organization(world: World, table: str) -> None:
-    allowed = {"tokens": {"last_used_at"}, "idempotency_keys": {"ciphertext", "key_id"}, "watches": {"look_at"}}
+    allowed = {
+        "tokens": {"last_used_at", "spent_until"},
+        "idempotency_keys": {"ciphertext", "key_id"},
+        "watches": {"look_at"},
+    }
     async with world.as_role(Role.SYSTEM, None) as connection:
         rows = await connection.fetch(
             "SELECT attname FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 "

@@ -89,6 +89,7 @@ def test_variables_for_tests_are_always_accepted(monkeypatch: pytest.MonkeyPatch
         ("SPECTRUM_DATABASE_URL", "mysql://me:hidden@x/y", "must be a PostgreSQL address"),
         ("SPECTRUM_BUS", "rabbit", "must be poll, kafka"),
         ("SPECTRUM_LEASE_SECONDS", "1", "greater than or equal to 3"),
+        ("SPECTRUM_RATE_LIMIT", "-1", "greater than or equal to 0"),
         ("SPECTRUM_LOG_FORMAT", "xml", "'json' or 'console'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What happens around every handler under /v1, in this order: who, whether, answered before, well-formed.
+"""What happens around every handler under /v1, in this order: who, how often, whether, answered before, well-formed.
 
 A handler is declared with the action that it performs and the problems that it may answer with:
 
@@ -118,6 +118,7 @@ class Route(APIRoute):
         async def run(request: Request) -> Response:
             services: Services = request.app.state.services
             principal = await services.identity.authenticate(_bearer(request))
+            await services.rates.admit(principal)
             require(principal, self.operation.action)
             strict = StrictRequest(request.scope, request.receive)
             strict.state.principal = principal

@@ -53,6 +53,13 @@ class Identity(Protocol):
     async def revoke_token(self, mutation: Mutation, token_id: str) -> Reply: ...
 
 
+class Rates(Protocol):
+    """How much a caller may ask for."""
+
+    async def admit(self, principal: Principal) -> None:
+        """Count a request. Raises Problem `rate-limited`."""
+
+
 class Idempotency(Protocol):
     """What was answered before under a key."""
 
@@ -165,6 +172,7 @@ class Services:
     """Everything that handlers call. A new resource is one more field."""
 
     identity: Identity
+    rates: Rates
     idempotency: Idempotency
     products: Products
     targets: Targets

@@ -13,7 +13,8 @@ KNOWN = frozenset(
     PREFIX + name
     for name in (
         *("URL", "TOKEN", "CONTEXT"),
-        *("HOME", "LISTEN", "PUBLIC_URL", "DATABASE_URL", "BUS", "MASTER_KEY_FILE", "LEASE_SECONDS", "LOG_FORMAT"),
+        *("HOME", "LISTEN", "PUBLIC_URL", "DATABASE_URL", "BUS", "MASTER_KEY_FILE", "LEASE_SECONDS", "RATE_LIMIT"),
+        "LOG_FORMAT",
         *("TARGETS", "KEY_FILE", "JOIN_TOKEN_FILE"),
     )
 )

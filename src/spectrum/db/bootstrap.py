@@ -27,6 +27,7 @@ from spectrum.db.sql import query
 from spectrum.db.upkeep import AHEAD_DAYS, make_partitions
 
 OLDEST_VERSION = 15
+CONNECT_SECONDS = 10.0
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)  # seconds between the tries of a migration
 _LOCK = "select pg_advisory_lock(hashtext('spectrum.bootstrap'))"
 _IDENTITY = query("cell_identity")
@@ -199,11 +200,11 @@ def quoted(name: str) -> str:
 @asynccontextmanager
 async def _connected(url: str) -> AsyncIterator[Any]:
     try:
-        connection = await asyncpg.connect(url, timeout=10)
+        connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS)
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         where = url.rpartition("@")[2]
         raise BootstrapError(
-            f"PostgreSQL at {where} can't be entered ({error or 'no answer'}): start it or correct SPECTRUM_DATABASE_URL."
+            f"PostgreSQL at {where} can't be entered ({str(error) or 'no answer'}): start it or correct SPECTRUM_DATABASE_URL."
         ) from error
     try:
         yield connection

@@ -275,19 +275,20 @@ class Embedded:
 
     def _launch(self) -> Server:
         deadline = time.monotonic() + START_SECONDS
-        process = self._postmaster()  # one that was started a moment ago, and is not ready yet
         started: subprocess.Popen[bytes] | None = None
-        if process is None:
+        if self._postmaster() is None:  # else one that is not ready yet, or on its way out
             self._configure(self._choose_port())
             started = self._spawn()
-            process = psutil.Process(started.pid)
         while time.monotonic() < deadline:
             if server := self._running():
                 self._remember(server)
                 if started is not None:
                     started.returncode = 0  # it outlives us on purpose: Popen has nothing to warn about
                 return server
-            if (started is not None and started.poll() is not None) or not process.is_running():
+            if started is None and self._postmaster() is None:
+                self._clear_remains()
+                return self._launch()
+            if started is not None and started.poll() is not None:
                 raise self._explain(self._log_tail())
             time.sleep(_PAUSE_SECONDS)
         raise EmbeddedError(f"PostgreSQL was not ready within {START_SECONDS:.0f} s: see {self.place.log}.")

@@ -88,7 +88,8 @@ CREATE TABLE tokens (
     created_at timestamptz NOT NULL DEFAULT now(),
     expires_at timestamptz,
     last_used_at timestamptz,
-    revoked_at timestamptz
+    revoked_at timestamptz,
+    spent_until timestamptz
 );
 CREATE INDEX tokens_organization ON tokens (organization_id, id);
 
@@ -810,8 +811,8 @@ GRANT UPDATE (alive_at, resumed_at, lost_total) ON cell TO spectrum_system;
 GRANT UPDATE (position) ON events TO spectrum_system;
 GRANT UPDATE (seal_number, seal_previous, seal_hash, sealed_at) ON audit TO spectrum_system;
 GRANT SELECT (id, platform, deleted_at) ON organizations TO spectrum_system;
-GRANT SELECT (id, organization_id, hash, scopes, expires_at, last_used_at, revoked_at) ON tokens TO spectrum_system;
-GRANT UPDATE (last_used_at) ON tokens TO spectrum_system;
+GRANT SELECT (id, organization_id, hash, scopes, expires_at, last_used_at, revoked_at, spent_until) ON tokens TO spectrum_system;
+GRANT UPDATE (last_used_at, spent_until) ON tokens TO spectrum_system;
 GRANT SELECT (organization_id, created_at, expires_at, key_id, ciphertext_expires_at) ON idempotency_keys TO spectrum_system;
 GRANT UPDATE (ciphertext, key_id) ON idempotency_keys TO spectrum_system;
 GRANT DELETE ON idempotency_keys, worker_requests TO spectrum_system;

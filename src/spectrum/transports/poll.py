@@ -149,7 +149,7 @@ class PollLink:
                 timeout=seconds,
             )
         except httpx2.HTTPError as error:
-            raise LinkDown(f"{what}: {error or type(error).__name__}") from error
+            raise LinkDown(f"{what}: {str(error) or type(error).__name__}") from error
         return self._checked(call, response, what)
 
     def _signed(self, path: str, query: str, body: bytes) -> Call:

@@ -64,7 +64,7 @@ class ReleaseRenderer:
         try:
             response = await self.http.get(endpoint.health_url, timeout=ASK_SECONDS, follow_redirects=False)
         except httpx2.HTTPError as error:
-            return Answer(0, problem=f"{endpoint.health_url} does not answer ({error or type(error).__name__})")
+            return Answer(0, problem=f"{endpoint.health_url} does not answer ({str(error) or type(error).__name__})")
         return Answer(response.status_code, response.text[:BODY_BYTES])
 
     async def describe(self, holder: Holder, spec: Spec, seen: Mapping[str, Observed]) -> Mapping[str, Any]:

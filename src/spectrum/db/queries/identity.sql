@@ -41,6 +41,14 @@ WHERE t.hash = $1;
 -- When a token was last used, to the minute.
 UPDATE tokens SET last_used_at = clock_timestamp() WHERE id = $1;
 
+-- name: token_spending_hold
+-- What a token has spent of its rate, held until the end of the transaction.
+SELECT spent_until, clock_timestamp() AS now FROM tokens WHERE id = $1 FOR NO KEY UPDATE;
+
+-- name: token_spend
+-- What a token has spent now.
+UPDATE tokens SET spent_until = $2 WHERE id = $1;
+
 -- name: join_token_create
 -- Keeps the hash of a join token, bound to one pool.
 INSERT INTO join_tokens (hash, organization_id, pool_id, created_by, created_at, expires_at)
