@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds", type=float, help="begin no other interleaving after so long; the sums are of what was done"
     )
     pairing.add_argument("--json", type=Path, help="where to write the sums")
+    pairing.add_argument("--ledger", action="store_true", help="add the run to docs/proof")
     pairing.set_defaults(command=_pairs)
     return parser
 
@@ -138,6 +139,8 @@ def _pairs(arguments: argparse.Namespace) -> int:
     sums = json.dumps(summary.as_json(), indent=2)
     if arguments.json is not None:
         arguments.json.write_text(sums + "\n")
+    if arguments.ledger:
+        ledger.add(summary.as_run())
     print(sums)
     print(
         f"{summary.interleavings} interleavings of {len(arguments.seeds)} seeds in {time.perf_counter() - started:.1f} s"
