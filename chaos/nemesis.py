@@ -102,9 +102,9 @@ def faults(seed: int, lease: float, kinds: tuple[Kind, ...]) -> Iterator[Fault]:
         if until and number % BOUT == 1:
             at = max(until.values()) + lease + SLACK
         at += chance.uniform(SHORTEST, LONGEST)
-        free = [
-            (kind, part) for kind in kinds for part in _PARTS[kind][1] if until.get((_PARTS[kind][0], part), 0.0) < at
-        ]
+        everything = [(kind, part) for kind in kinds for part in _PARTS[kind][1]]
+        while not (free := [(kind, part) for kind, part in everything if until.get((_PARTS[kind][0], part), 0.0) < at]):
+            at += SHORTEST  # where few kinds are drawn from
         kind = chance.choice(sorted({kind for kind, _ in free}))
         part = chance.choice([part for each, part in free if each is kind])
         fault = Fault(number, kind, part, at, _lasts(chance, kind, lease), chance.random() < 0.5)

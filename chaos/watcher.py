@@ -23,8 +23,9 @@ SELECT id, state, version, fence, lease_id, worker_id, clock_timestamp() AS at F
 WHERE finished_at IS NULL OR finished_at > now() - interval '1 minute'
 """
 _FACTS = """
-SELECT data->>'job_id' AS job, type, data->>'worker_id' AS worker, recorded_at AS at FROM events
-WHERE data ? 'job_id' ORDER BY position
+SELECT data->>'job_id' AS job, split_part(type, '.', 3) || '.' || split_part(type, '.', 4) AS type,
+       data->>'worker_id' AS worker, recorded_at AS at
+FROM events WHERE data ? 'job_id' ORDER BY position
 """
 _CLAIMED, _RESCUED = "job.claimed", "job.rescued"
 _ENDED = tuple(f"job.{state}" for state in JobState if state.terminal)

@@ -49,6 +49,11 @@ def test_no_organ_is_seized_twice_at_once(seed: int) -> None:
         until[fault.organ, fault.part] = fault.at + fault.seconds
 
 
+def test_few_kinds_of_faults_wait_for_a_part_to_be_whole() -> None:
+    assert {fault.kind for fault in first(100, kinds=(Kind.RESTART,))} == {Kind.RESTART}
+    assert len(first(100, kinds=(Kind.FREEZE,))) == 100
+
+
 def test_who_is_frozen_sleeps_longer_than_the_lease() -> None:
     frozen = [fault for fault in first(300) if fault.kind is Kind.FREEZE]
     assert frozen
