@@ -14,7 +14,7 @@ from pathlib import Path
 from chaos import judge
 from chaos.load import PATIENCE, SPEC, Crowd, Customer, Ledger
 from chaos.machine import missing
-from chaos.nemesis import Kind, Nemesis, faults, left_out
+from chaos.nemesis import DRAWN, Kind, Nemesis, faults, left_out
 from chaos.parts import HOST, READY, WORKERS, Cell, ChaosError, cell, wait_until
 from chaos.prober import Prober
 from chaos.tally import Tally, counted
@@ -36,7 +36,7 @@ class Wish:
     faults: int
     customers: int = 6
     lease: float = 5.0
-    only: tuple[Kind, ...] = tuple(Kind)
+    only: tuple[Kind, ...] = DRAWN
     residents: int = 2
     exactly: bool = False
 
@@ -69,6 +69,7 @@ def _run(wish: Wish, made: Cell, kinds: tuple[Kind, ...], absent: Mapping[Kind, 
         asyncio.run(judge.keep(made.admin_url))
         crowd = Crowd([_customer(number, wish, made, ledger, prober, on) for number in range(wish.customers)])
         with crowd.at_work():
+            wait_until(lambda: len(ledger.accepted) >= wish.customers, PATIENCE, "a job of every customer")
             nemesis.rage(lambda: crowd.busy() and (nemesis.begun < wish.faults if wish.bounded else on()))
             _say(f"{nemesis.begun} faults, {len(ledger.accepted)} jobs; everything is mended")
             _await_end(made, crowd)
@@ -89,6 +90,7 @@ def _run(wish: Wish, made: Cell, kinds: tuple[Kind, ...], absent: Mapping[Kind, 
         left_out={kind.value: reason for kind, reason in absent.items()},
         jobs=counted(f"{each.verb} {ledger.ended.get(each.job_id, 'open')}" for each in ledger.accepted),
         refused=len(ledger.refused),
+        spooled=nemesis.spooled,
         attempts=asyncio.run(judge.attempts(made.admin_url)),
         claims=[claim.waited for claim in claims],
         quiet_claims=[claim.quiet for claim in claims],

@@ -37,6 +37,7 @@ class Kind(StrEnum):
     LATENCY = "latency"
     DISK = "full disk"
     CLOCK = "clock off by an hour"
+    AWAY = "PostgreSQL away for three leases"
 
 
 class Organ(StrEnum):
@@ -60,7 +61,9 @@ _PARTS: Mapping[Kind, tuple[Organ, tuple[str, ...]]] = {
     Kind.LATENCY: (Organ.WAY, PROCESSES),
     Kind.DISK: (Organ.DISK, (*WORKERS, HOST)),
     Kind.CLOCK: (Organ.CLOCK, PROCESSES),
+    Kind.AWAY: (Organ.PROCESS, (POSTGRES,)),
 }
+DRAWN = tuple(kind for kind in Kind if kind is not Kind.AWAY)  # nothing else can be seen while PostgreSQL is away
 _NEEDS = {
     Kind.DEAF: Means.NFTABLES,
     Kind.MUTE: Means.NFTABLES,
@@ -120,6 +123,8 @@ def _lasts(chance: random.Random, kind: Kind, lease: float) -> float:
             return lease * chance.uniform(1.2, 2.0)
         case Kind.RESTART:
             return 0.0
+        case Kind.AWAY:
+            return lease * 3
         case Kind.DEAF | Kind.MUTE:
             return lease * chance.uniform(0.3, 1.6)
         case Kind.LOSS | Kind.LATENCY | Kind.DISK | Kind.CLOCK:
@@ -143,16 +148,18 @@ class Nemesis:
     stream: Iterator[Fault]
     done: list[Done] = field(default_factory=list)
     begun: int = 0
+    spooled: int = 0  # reports that waited on disk when PostgreSQL came back
     _under_way: list[tuple[float, int, Fault, float]] = field(default_factory=list)
 
     def rage(self, on: Callable[[], bool]) -> None:
-        """Do harm as long as it may go on; then mend everything. What comes late delays what comes after it as much."""
+        """Do harm as long as it may go on, and let what was begun last its time; returns when everything is mended.
+
+        What comes late delays what comes after it as much.
+        """
         start = time.time()
         for fault in self.stream:
             while on() and time.time() - start < fault.at:
-                self._mend(time.time())
-                self.cell.look_after()
-                time.sleep(0.02)
+                self._tend()
             if not on():
                 break
             began = time.time()
@@ -160,10 +167,16 @@ class Nemesis:
             self._begin(fault)
             self.begun += 1
             heapq.heappush(self._under_way, (began + fault.seconds, fault.number, fault, began))
-        self._mend(float("inf"))
+        while self._under_way:
+            self._tend()
 
-    def _mend(self, until: float) -> None:
-        while self._under_way and self._under_way[0][0] <= until:
+    def _tend(self) -> None:
+        self._mend()
+        self.cell.look_after()
+        time.sleep(0.02)
+
+    def _mend(self) -> None:
+        while self._under_way and self._under_way[0][0] <= time.time():
             _, _, fault, began = heapq.heappop(self._under_way)
             self._end(fault)
             self.done.append(Done(fault, began, time.time()))
@@ -175,7 +188,10 @@ class Nemesis:
             case Kind.FREEZE:
                 self.cell.parts[fault.part].signal(signal.SIGSTOP)
             case Kind.RESTART:
-                self.cell.restart_postgres()
+                self.cell.end_postgres()
+                self.cell.postgres.start()
+            case Kind.AWAY:
+                self.cell.end_postgres()
             case Kind.DEAF | Kind.MUTE | Kind.LOSS:
                 self.cell.ways[fault.part].harms.add(_HARMS[fault.kind])
                 self._apply(fault.part)
@@ -196,6 +212,9 @@ class Nemesis:
                 self.cell.parts[fault.part].signal(signal.SIGCONT)
             case Kind.RESTART:
                 pass
+            case Kind.AWAY:
+                self.spooled += self.cell.spooled()
+                self.cell.postgres.start()
             case Kind.DEAF | Kind.MUTE | Kind.LOSS:
                 self.cell.ways[fault.part].harms.discard(_HARMS[fault.kind])
                 self._apply(fault.part)
