@@ -80,6 +80,7 @@ def _run(wish: Wish, made: Cell, kinds: tuple[Kind, ...], absent: Mapping[Kind, 
     residents.customer.leave(residents.names)
     broken += asyncio.run(judge.inventory_is_what_is_wanted(made.admin_url, made.target))
     broken += asyncio.run(judge.purged_means_gone(made.admin_url))
+    broken += judge.history_is_whole(made)
     broken += list(watcher.broken())
     claims = list(watcher.claims(nemesis.done, _worker_ids(made), asyncio.run(facts(made.admin_url))))
     return Tally(
