@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -90,6 +91,7 @@ def _run(wish: Wish, made: Cell, kinds: tuple[Kind, ...], absent: Mapping[Kind, 
         faults=counted(each.fault.kind.value for each in nemesis.done),
         left_out={kind.value: reason for kind, reason in absent.items()},
         jobs=counted(f"{each.verb} {ledger.ended.get(each.job_id, 'open')}" for each in ledger.accepted),
+        failed=counted(_kind(message) for message in ledger.failed.values()),
         refused=len(ledger.refused),
         spooled=nemesis.spooled,
         attempts=asyncio.run(judge.attempts(made.admin_url)),
@@ -116,13 +118,18 @@ def _settle(wish: Wish, made: Cell, ledger: Ledger, prober: Prober) -> Residents
     names = tuple(f"resident-{number}" for number in range(wish.residents))
     for name in names:
         if customer.act("create", name) != "succeeded":
-            raise ChaosError(f"the instance {name} did not come to be, before any fault")
+            raise ChaosError(f"The instance {name} did not come to be, before any fault: {ledger.failed}.")
         customer.probe(name)
     return Residents(customer, names)
 
 
 def _customer(number: int, wish: Wish, made: Cell, ledger: Ledger, prober: Prober, on: Callable[[], bool]) -> Customer:
     return Customer(number, made, ledger, prober, on, random.Random(wish.seed * 1_000 + number))
+
+
+def _kind(message: str) -> str:
+    """What failures of one kind have in common: the words without names and numbers."""
+    return re.sub(r"\d+|\S*-\S*|\S*/\S*", "…", message)[:100]
 
 
 def _say(what: str) -> None:

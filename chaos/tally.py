@@ -21,6 +21,7 @@ class Tally:
     faults: Mapping[str, int]
     left_out: Mapping[str, str]
     jobs: Mapping[str, int]  # by operation and how it ended
+    failed: Mapping[str, int]  # jobs, by what they say of it
     refused: int
     attempts: Mapping[str, int]  # at steps, by cause
     spooled: int  # reports that waited on disk when PostgreSQL came back after long
@@ -50,6 +51,7 @@ class Tally:
             "faults": dict(self.faults),
             "left_out": dict(self.left_out),
             "jobs": dict(self.jobs),
+            "failed": dict(self.failed),
             "refused": self.refused,
             "attempts": dict(self.attempts),
             "spooled": self.spooled,
@@ -91,6 +93,7 @@ class Tally:
         yield f"\njobs {sum(self.jobs.values())}"
         yield from _rows(self.jobs)
         yield f"  {'refused commands':34} {self.refused:6}"
+        yield from (f"  failed {count} times: {what}" for what, count in self.failed.items())
         yield f"\nattempts at steps {sum(self.attempts.values())}"
         yield from _rows(self.attempts)
         yield f"  {'reports that waited on disk':34} {self.spooled:6}"
