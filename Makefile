@@ -9,7 +9,7 @@ export UV_SYSTEM_CERTS ?= 1
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down doctor check docs format test golden fuzz sim proof mutants ring2 chaos clean sagas
+.PHONY: help setup up down doctor check docs format test golden fuzz sim proof mutants ring2 chaos bench clean sagas
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ FAULTS ?= 200
 SEED ?= 1
 chaos: setup ## harm real processes under load: make chaos SEED=1 JOBS=2000 FAULTS=200 (LEDGER=1 adds the run to docs/proof)
 	@$(BIN)/python -m chaos --seed $(SEED) --jobs $(JOBS) --faults $(FAULTS) $(if $(LEDGER),--ledger)
+
+bench: setup ## measure jobs a second, their latencies and what they cost (two minutes)
+	@$(BIN)/python -m bench.jobs
 
 clean: ## remove what can be made again
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

@@ -31,9 +31,9 @@ from spectrum.core.ids import (
     WorkerId,
 )
 from spectrum.core.instances import WATCHED, all_services, health_of
-from spectrum.core.jobs.commands import Command, Hint, Holding, Release, Report
+from spectrum.core.jobs.commands import Hint, Holding, Release, Report
 from spectrum.core.jobs.model import Instance, Job, Spec
-from spectrum.core.jobs.store import Asked, Unavailable
+from spectrum.core.jobs.store import Asked, Unavailable, Written
 from spectrum.core.jobs.table import Health, Lifecycle
 from spectrum.core.observation import Observed
 from spectrum.core.plan import Catalog
@@ -178,7 +178,7 @@ class ControlPlane:
             registry, travelled = self.signed
             self.app = signed.application(self, store, registry, travelled, TUNING, LOOK_EVERY)
 
-    def _committed(self, commands: Sequence[Command], hints: Sequence[Hint]) -> None:
+    def _committed(self, written: Sequence[Written], hints: Sequence[Hint]) -> None:
         for hint in hints:
             self.wakeups.wake(hint.pool_id)
 

@@ -34,6 +34,7 @@ from spectrum.core.errors import SpectrumError
 from spectrum.db.bootstrap import bootstrap, derive_passwords, make_database, quoted, role_urls
 from spectrum.db.embedded import Embedded
 from spectrum.db.pools import Role
+from tests.canaries import Canaries
 
 ENVIRONMENT_URL = "SPECTRUM_TEST_DATABASE_URL"
 ENVIRONMENT_BINARIES = "SPECTRUM_TEST_POSTGRES"
@@ -82,10 +83,12 @@ def postgres() -> PostgresServer:
 
 
 @pytest.fixture
-def database(postgres: PostgresServer) -> Iterator[Database]:
-    """A fresh database with the whole schema and an adopted cell (epoch 1), gone after the test."""
+def database(postgres: PostgresServer, canaries: Canaries) -> Iterator[Database]:
+    """A fresh database with the whole schema and an adopted cell (epoch 1), gone after the test, which leaves no secret in it."""
     with fresh_database(postgres) as made:
         yield made
+        if canaries:
+            assert asyncio.run(canaries.found_in_database(made.admin_url)) == []
 
 
 @contextmanager

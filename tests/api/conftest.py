@@ -16,12 +16,13 @@ from spectrum.telemetry import configure_logs
 from tests.api.support import Api, serving
 from tests.api.vendor import Vendor, vendor
 from tests.api.watching import Scene, scene
+from tests.canaries import Canaries
 from tests.postgres import Database
 
 
 @pytest.fixture(autouse=True)
-def logs() -> Iterator[io.StringIO]:
-    """What the API logs, in the form of production."""
+def logs(canaries: Canaries) -> Iterator[io.StringIO]:
+    """What the API logs, in the form of production, and without a secret."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     stream = io.StringIO()
@@ -29,11 +30,12 @@ def logs() -> Iterator[io.StringIO]:
     yield stream
     root.handlers[:], root.level = handlers, level
     structlog.reset_defaults()
+    assert canaries.found_in(stream.getvalue()) == []
 
 
 @pytest.fixture
-async def api(database: Database, tmp_path: Path) -> AsyncIterator[Api]:
-    async with serving(database, tmp_path) as served:
+async def api(database: Database, tmp_path: Path, canaries: Canaries) -> AsyncIterator[Api]:
+    async with serving(database, tmp_path, canaries) as served:
         yield served
 
 

@@ -22,6 +22,7 @@ from spectrum.db.pools import Role, open_pool
 from spectrum.ports import SystemEntropy
 from spectrum.server import ControlPlane
 from spectrum.settings import ServerSettings, Tuning
+from tests.canaries import Canaries
 from tests.postgres import Database
 
 PUBLIC_URL = "http://127.0.0.1:8420"
@@ -88,6 +89,7 @@ class Api:
     database: Database
     http: httpx2.AsyncClient
     plane: ControlPlane
+    canaries: Canaries
 
     async def as_admin(self, statement: str, *arguments: Any) -> list[Any]:
         """Arrange or look at what no caller can; past row-level security."""
@@ -114,6 +116,7 @@ class Api:
     async def administrator(self, organization: str = "acme") -> Caller:
         """An administrator of the organization, which is made if it is missing."""
         token = make_token(ENTROPY.token(TOKEN_ENTROPY))
+        self.canaries.plant(token.text, "the bootstrap token")
         await self.identity.bootstrap(organization, token)
         return self.caller(token)
 
@@ -133,10 +136,10 @@ async def control_plane(
 
 
 @asynccontextmanager
-async def serving(database: Database, folder: Path) -> AsyncIterator[Api]:
+async def serving(database: Database, folder: Path, canaries: Canaries | None = None) -> AsyncIterator[Api]:
     async with AsyncExitStack() as stack:
         plane = await control_plane(stack, database, folder)
         services, identity, workers = plane.services(), plane.identity, plane.workers
         transport = httpx2.ASGITransport(create_app(services, PUBLIC_URL), raise_app_exceptions=False)
         http = await stack.enter_async_context(httpx2.AsyncClient(transport=transport, base_url=PUBLIC_URL))
-        yield Api(services, identity, workers, plane.keys, database, http, plane)
+        yield Api(services, identity, workers, plane.keys, database, http, plane, canaries or Canaries())

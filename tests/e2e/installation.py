@@ -20,6 +20,7 @@ from spectrum.local.home import Home
 from spectrum.sdk import Client, ClientError
 from spectrum.sdk.folder import collect
 from spectrum.sdk.models import Job
+from tests.e2e.secrecy import Watch
 from tests.waiting import wait_until
 
 UP_SECONDS = 300.0
@@ -34,10 +35,14 @@ class Installation:
 
     home: Home
     published: set[Path] = field(default_factory=set)
+    watch: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.home)
 
     def spectrum(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run the command line, as a person would."""
-        return subprocess.run(
+        finished = subprocess.run(
             (sys.executable, "-m", "spectrum.cli", *words),
             env=self.environment(),
             capture_output=True,
@@ -45,6 +50,8 @@ class Installation:
             timeout=UP_SECONDS,
             check=False,
         )
+        self.watch.said += [finished.stdout, finished.stderr]
+        return finished
 
     def environment(self) -> Mapping[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SPECTRUM_")}
@@ -149,10 +156,17 @@ class Prober:
 
 @contextmanager
 def installed(folder: Path) -> Iterator[Installation]:
+    """Up, and down afterwards. Fails where a secret stands anywhere but where it belongs."""
     installation = Installation(Home(folder / "home"))
+    watch = installation.watch
     try:
-        installation.up()
-        yield installation
+        with watch.watching():
+            installation.up()
+            yield installation
+        leaks, data = watch.leaks_while_up(), installation.postgres_data()
+        installation.down()
+        leaks += watch.leaks_in_files(installation.home.root, installation.home.instances, data)
+        assert not leaks, "\n".join(leaks)
     finally:
         installation.spectrum("down")
         shutil.rmtree(installation.home.instances, ignore_errors=True)

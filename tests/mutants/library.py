@@ -11,6 +11,7 @@ from spectrum.control.fold import Folding, _Folding
 from spectrum.core import plan, signing
 from spectrum.core.breakers import Breaker
 from spectrum.core.jobs import asking, ending, holding, reporting, table
+from spectrum.core.jobs.kept import Kept
 from spectrum.core.jobs.reporting import _Reading
 from spectrum.core.jobs.turn import Turn
 from spectrum.core.signing import CallWindow
@@ -99,6 +100,22 @@ HEARD = (
         "a lease that does not hold the job is heard",
         (Edit(holding, "check_fence", {"job.owner.lease_id != command.lease_id": "False"}),),
         _P("P11"),
+    ),
+    Mutant(
+        "what is kept of an aggregate is believed whatever its version",
+        (Edit(Kept, "known", {"kept is None or kept.instance.version != version": "kept is None"}),),
+        _P("P1", "P2", "P3", "P4", "P5", "P9"),
+    ),
+    Mutant(
+        "a change of a job leaves the version of its aggregate",
+        (
+            Edit(
+                Turn,
+                "result",
+                {"elif self.jobs != self.before.jobs or self.effects != self.before.effects": "elif False"},
+            ),
+        ),
+        _P("P1", "P2", "P3", "P4", "P5", "P9"),
     ),
     Mutant(
         "a spool is told again under a new fence",

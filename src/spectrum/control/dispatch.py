@@ -13,7 +13,7 @@ import structlog
 from spectrum.control.engine import Engine, Held
 from spectrum.core.errors import Problem
 from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId, WorkerId
-from spectrum.core.jobs.commands import Claim, Done, Holding, Lose, Release, Report
+from spectrum.core.jobs.commands import Answer, Claim, Done, Holding, Lose, Release, Repeated, Report
 from spectrum.core.jobs.holding import lease_ended
 from spectrum.core.jobs.model import Lease, Owner
 from spectrum.core.jobs.store import Candidate, ClaimOf, Owned, Store
@@ -35,6 +35,12 @@ class Caller:
     @property
     def actor(self) -> str:
         return f"worker:{self.worker_id}"
+
+
+def _holding(answer: Answer | Repeated | BaseException) -> Holding | Exception:
+    if isinstance(answer, Holding | Exception):
+        return answer
+    return TypeError(f"a report is answered by a holding, not {type(answer).__name__}")
 
 
 @dataclass
@@ -125,10 +131,15 @@ class Dispatch:
         return Pulse(lost, tuple(o.job_id for o in beat.owned if o.cancelling and (o.job_id, o.fence) in listed))
 
     async def report(self, report: Report) -> Holding:
-        answer = await self.engine.execute(report)
-        if not isinstance(answer, Holding):
-            raise TypeError(f"a report is answered by a holding, not {type(answer).__name__}")
+        """Raises `Problem` where the report is refused."""
+        (answer,) = await self.report_all([report])
+        if isinstance(answer, Exception):
+            raise answer
         return answer
+
+    async def report_all(self, reports: Sequence[Report]) -> list[Holding | Exception]:
+        """The answer to each of the reports, or why it has none."""
+        return [_holding(answer) for answer in await self.engine.execute_all(reports)]
 
     async def release(self, release: Release) -> None:
         await self.engine.execute(release)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,6 +81,44 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class Reports:
+    """News of several jobs that travel together; each is applied, answered and repeated for itself."""
+
+    reports: tuple[News, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    """`Reports` of which one is wrong in itself."""
+
+    reports: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A no to one report: the slug of its problem, and what it says."""
+
+    slug: str
+    detail: str
+    extra: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The answer to one report: a holding, or why there is none."""
+
+    holding: Holding | None = None
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """To each report in its place."""
+
+    answers: tuple[Told, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseCall:
     job: JobRef
     release_id: str
@@ -124,7 +163,9 @@ _SHAPES = (
     Heartbeat,
     Pulse,
     News,
-    Holding,
+    Reports,
+    _Pieces,
+    Answers,
     Handback,
     JobRef,
     ReleaseCall,
@@ -141,6 +182,32 @@ def encode(value: Any) -> bytes:
     adapter = _HOLDINGS if isinstance(value, list | tuple) else _ADAPTERS[type(value)]
     encoded: bytes = adapter.dump_json(value)
     return encoded
+
+
+def together(reports: Sequence[bytes]) -> bytes:
+    """`Reports` of encoded news."""
+    return b'{"reports":[' + b",".join(reports) + b"]}"
+
+
+def apart(body: bytes) -> list[News | Problem]:
+    """The news in the body of `Reports`, each by itself: one that is no news is nothing to the others.
+
+    Raises `Problem(malformed)` where there is no list of them.
+    """
+    try:
+        reports: Reports = decode(Reports, body)
+    except Problem:
+        pieces: _Pieces = decode(_Pieces, body)
+        return [_news(piece) for piece in pieces.reports]
+    return list(reports.reports)
+
+
+def _news(piece: Any) -> News | Problem:
+    try:
+        news: News = decode(News, json.dumps(piece).encode())
+    except Problem as problem:
+        return problem
+    return news
 
 
 def decode(shape: Any, body: bytes) -> Any:

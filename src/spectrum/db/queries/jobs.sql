@@ -33,18 +33,26 @@ WHERE i.purged_at IS NULL;
 
 -- name: instances_lock
 -- Locks the aggregates of a batch in order, passing over those that another copy holds. The lateral join keeps it at one look-up an id.
-SELECT i.* FROM (SELECT id FROM unnest($1::text[]) AS w (id) ORDER BY id) AS wanted
-CROSS JOIN LATERAL (SELECT * FROM instances WHERE instances.id = wanted.id OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) AS i;
+SELECT i.id, i.version FROM (SELECT id FROM unnest($1::text[]) AS w (id) ORDER BY id) AS wanted
+CROSS JOIN LATERAL (SELECT id, version FROM instances WHERE instances.id = wanted.id OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) AS i;
+
+-- name: instances_placed
+-- Instances with their active placements.
+SELECT i.*, p.id AS placement_id FROM unnest($1::text[]) AS w (id)
+CROSS JOIN LATERAL (SELECT * FROM instances WHERE instances.id = w.id OFFSET 0) AS i
+CROSS JOIN LATERAL (SELECT id FROM placements WHERE placements.instance_id = w.id AND role = 'active' OFFSET 0) AS p;
 
 -- name: instances_exist
 -- Which of these exist, locked or not.
 SELECT i.id FROM unnest($1::text[]) AS w (id) CROSS JOIN LATERAL (SELECT id FROM instances WHERE instances.id = w.id OFFSET 0) AS i;
 
 -- name: jobs_of_instances
--- The open jobs of locked aggregates, and the ended ones that the batch names.
+-- The open jobs of aggregates.
 SELECT j.* FROM unnest($1::text[]) AS w (id)
-CROSS JOIN LATERAL (SELECT * FROM jobs WHERE jobs.instance_id = w.id AND jobs.finished_at IS NULL OFFSET 0) AS j
-UNION ALL
+CROSS JOIN LATERAL (SELECT * FROM jobs WHERE jobs.instance_id = w.id AND jobs.finished_at IS NULL OFFSET 0) AS j;
+
+-- name: jobs_ended
+-- Those of the named jobs that are of these aggregates and have ended.
 SELECT j.* FROM unnest($2::text[]) AS w (id)
 CROSS JOIN LATERAL (SELECT * FROM jobs WHERE jobs.id = w.id AND jobs.finished_at IS NOT NULL AND jobs.instance_id = ANY ($1) OFFSET 0) AS j;
 
@@ -57,11 +65,6 @@ CROSS JOIN LATERAL (SELECT * FROM steps WHERE steps.job_id = w.id ORDER BY posit
 -- What is wanted of the slots of these instances.
 SELECT e.* FROM unnest($1::text[]) AS w (id)
 CROSS JOIN LATERAL (SELECT * FROM effects WHERE effects.instance_id = w.id OFFSET 0) AS e;
-
--- name: placements_of_instances
--- The active placements of these instances.
-SELECT p.instance_id, p.id FROM unnest($1::text[]) AS w (id)
-CROSS JOIN LATERAL (SELECT instance_id, id FROM placements WHERE placements.instance_id = w.id AND role = 'active' OFFSET 0) AS p;
 
 -- name: outlines
 -- What planning needs of these releases.
