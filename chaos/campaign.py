@@ -19,7 +19,7 @@ from chaos.nemesis import DRAWN, Kind, Nemesis, faults, left_out
 from chaos.parts import HOST, READY, WORKERS, Cell, ChaosError, cell, wait_until
 from chaos.prober import Prober
 from chaos.tally import Tally, counted
-from chaos.watcher import Watcher, facts
+from chaos.watcher import Watcher, facts, starts
 from spectrum.sdk.folder import collect
 
 HELLO = Path(__file__).parent.parent / "tests" / "products" / "hello" / "compose.yaml"
@@ -83,7 +83,8 @@ def _run(wish: Wish, made: Cell, kinds: tuple[Kind, ...], absent: Mapping[Kind, 
     broken += asyncio.run(judge.purged_means_gone(made.admin_url))
     broken += judge.history_is_whole(made)
     broken += list(watcher.broken())
-    claims = list(watcher.claims(nemesis.done, _worker_ids(made), asyncio.run(facts(made.admin_url))))
+    told, begun = asyncio.run(facts(made.admin_url)), asyncio.run(starts(made.admin_url))
+    claims = list(watcher.claims(nemesis.done, _worker_ids(made), told, begun))
     return Tally(
         seed=wish.seed,
         lease=wish.lease,

@@ -37,6 +37,7 @@ class Kind(StrEnum):
     LATENCY = "latency"
     DISK = "full disk"
     CLOCK = "clock off by an hour"
+    SUPERVISORS = "kill -9 of every supervisor"
     AWAY = "PostgreSQL away for three leases"
 
 
@@ -47,6 +48,7 @@ class Organ(StrEnum):
     WAY = "way"
     DISK = "disk"
     CLOCK = "clock"
+    SUPERVISORS = "supervisors"
 
 
 POSTGRES = "postgres"
@@ -61,6 +63,7 @@ _PARTS: Mapping[Kind, tuple[Organ, tuple[str, ...]]] = {
     Kind.LATENCY: (Organ.WAY, PROCESSES),
     Kind.DISK: (Organ.DISK, (*WORKERS, HOST)),
     Kind.CLOCK: (Organ.CLOCK, PROCESSES),
+    Kind.SUPERVISORS: (Organ.SUPERVISORS, (HOST,)),
     Kind.AWAY: (Organ.PROCESS, (POSTGRES,)),
 }
 DRAWN = tuple(kind for kind in Kind if kind is not Kind.AWAY)  # nothing else can be seen while PostgreSQL is away
@@ -121,7 +124,7 @@ def _lasts(chance: random.Random, kind: Kind, lease: float) -> float:
             return chance.uniform(0.0, 2.0)
         case Kind.FREEZE:
             return lease * chance.uniform(1.2, 2.0)
-        case Kind.RESTART:
+        case Kind.RESTART | Kind.SUPERVISORS:
             return 0.0
         case Kind.AWAY:
             return lease * 3
@@ -190,6 +193,8 @@ class Nemesis:
             case Kind.RESTART:
                 self.cell.end_postgres()
                 self.cell.postgres.start()
+            case Kind.SUPERVISORS:
+                self.cell.kill_supervisors()
             case Kind.AWAY:
                 self.cell.end_postgres()
             case Kind.DEAF | Kind.MUTE | Kind.LOSS:
@@ -210,7 +215,7 @@ class Nemesis:
                 self.cell.parts[fault.part].start()
             case Kind.FREEZE:
                 self.cell.parts[fault.part].signal(signal.SIGCONT)
-            case Kind.RESTART:
+            case Kind.RESTART | Kind.SUPERVISORS:
                 pass
             case Kind.AWAY:
                 self.spooled += self.cell.spooled()

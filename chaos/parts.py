@@ -137,6 +137,14 @@ class Cell:
             os.kill(server.pid, signal.SIGQUIT)
             psutil.Process(server.pid).wait(60)
 
+    def kill_supervisors(self) -> None:
+        """Of all instances; what they supervise goes on, and whoever needs one starts it anew."""
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or ()
+            if "supervise" in words and str(self.home.instances) in words:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+
     def spooled(self) -> int:
         """Reports that wait on the workers' disks."""
         homes = (Path(self.parts[name].environment["SPECTRUM_HOME"]) for name in WORKERS)
