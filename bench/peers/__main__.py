@@ -230,7 +230,8 @@ def _played(name: str, given: Given, place: Path | None) -> list[Told]:
     found: list[Told] = []
     try:
         for each in ENGINES[name](given, folder):
-            found.append(each)  # noqa: PERF402 - what came before it went missing is told
+            found.append(each)
+            print("  ".join(_line(each)), flush=True)
     except Missing as missing:
         print(f"{name} is missing: {missing}", flush=True)
     finally:
