@@ -74,8 +74,8 @@ proof: setup ## the seeds that a change has to pass before it lands, with all ra
 mutants: setup ## hunt every planted bug; a survivor fails
 	@$(BIN)/python -m tests.mutants $(if $(LEDGER),--ledger)
 
-ring2: setup ## interleave pairs of transactions on a real PostgreSQL: make ring2 SEEDS=0-9999
-	@$(BIN)/python -m sim pairs --seeds $(SEEDS) --jobs 2
+ring2: setup ## interleave pairs of transactions on a real PostgreSQL: make ring2 SEEDS=0-9999 (LEDGER=1 adds the run)
+	@$(BIN)/python -m sim pairs --seeds $(SEEDS) --jobs 2 $(if $(LEDGER),--ledger)
 
 JOBS ?= 2000
 FAULTS ?= 200

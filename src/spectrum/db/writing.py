@@ -100,7 +100,7 @@ class _Writing:
         return self.loaded.now
 
     def new_instances(self) -> list[Instance]:
-        return [replace(w.after.instance, created_at=self.now) for w in self.written if w.before is None]
+        return [w.after.instance for w in self.written if w.before is None]
 
     def new_rows(self) -> Iterator[tuple[str, list[Any]]]:
         """Statements one after the other, since each refers to the rows of the one before it."""

@@ -1,7 +1,9 @@
 -- name: transaction_begin
--- The scope of a batch, and the id by which its commit can be settled, as long as PostgreSQL runs on without a recovery.
+-- The scope of a batch, and the id by which its commit can be settled, as long as PostgreSQL runs on without a recovery. What was
+-- known before the cell's epoch was raised may be of rows that were put back.
 SELECT set_config('app.organizations', $1::text[]::text, true), pg_current_xact_id()::text AS xid,
-       concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), pg_last_wal_replay_lsn()) AS run;
+       concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), pg_last_wal_replay_lsn()) AS run,
+       (SELECT epoch FROM cell) AS epoch;
 
 -- name: transaction_status
 -- What became of a transaction whose acknowledgement was lost: committed, aborted, in progress, or null (nobody knows).
