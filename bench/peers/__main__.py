@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -230,7 +231,8 @@ def _played(name: str, given: Given, place: Path | None) -> list[Told]:
     found: list[Told] = []
     try:
         for each in ENGINES[name](given, folder):
-            found.append(each)  # noqa: PERF402 - what came before it went missing is told
+            found.append(each)
+            print("  ".join(_line(each)), flush=True)
     except Missing as missing:
         print(f"{name} is missing: {missing}", flush=True)
     finally:
@@ -239,6 +241,7 @@ def _played(name: str, given: Given, place: Path | None) -> list[Told]:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # as an interrupt does: nothing stays behind
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("engines", nargs="*", default=list(ENGINES), help=f"of {', '.join(ENGINES)}")
     parser.add_argument("--levels", default="1,16,256")

@@ -104,7 +104,7 @@ HEARD = (
     Mutant(
         "what is kept of an aggregate is believed whatever its version",
         (Edit(Kept, "known", {"kept is None or kept.instance.version != version": "kept is None"}),),
-        _P("P1", "P2", "P3", "P4", "P5", "P9"),
+        _P("P1", "P2", "P3", "P4", "P5", "P9", "P13"),
     ),
     Mutant(
         "a change of a job leaves the version of its aggregate",
@@ -115,7 +115,7 @@ HEARD = (
                 {"elif self.jobs != self.before.jobs or self.effects != self.before.effects": "elif False"},
             ),
         ),
-        _P("P1", "P2", "P3", "P4", "P5", "P9"),
+        _P("P1", "P2", "P3", "P4", "P5", "P9", "P13"),
     ),
     Mutant(
         "a spool is told again under a new fence",
