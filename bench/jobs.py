@@ -38,6 +38,7 @@ from spectrum.sdk.folder import collect
 REPOSITORY = Path(__file__).parent.parent
 HELLO = REPOSITORY / "tests" / "products" / "hello" / "compose.yaml"
 LEVELS = (1, 16, 256)
+PY_SPY = Path(sys.executable).with_name("py-spy")
 STATISTICS_SECONDS = 1.5  # until PostgreSQL's processes have told their counts
 START_SECONDS = 60.0
 
@@ -176,7 +177,7 @@ def staged(folder: Path, callers: int, *, statements: bool = False) -> Iterator[
 
 
 def _start_server(stage: Stage) -> str:
-    folder, port = stage.folder, _free_port()
+    folder, port = stage.folder, free_port()
     (folder / "token").write_text(make_token(SystemEntropy().token(TOKEN_ENTROPY)).text)
     _start(
         stage,
@@ -186,6 +187,7 @@ def _start_server(stage: Stage) -> str:
             "SPECTRUM_HOME": str(folder),
             "SPECTRUM_LISTEN": f"127.0.0.1:{port}",
             "SPECTRUM_DATABASE_URL": stage.database.url(),
+            "SPECTRUM_RATE_LIMIT": "0",  # one token for all callers
         },
     )
     _await_port(stage.processes["server"], port, folder / "server.log")
@@ -250,7 +252,7 @@ def _await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
             time.sleep(0.05)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -279,20 +281,23 @@ def statements(stage: Stage, given: argparse.Namespace) -> str:
 
 
 @contextmanager
-def flames(stage: Stage, folder: Path | None, seconds: float) -> Iterator[None]:
+def flames(stage: Stage, folder: Path, seconds: float) -> Iterator[None]:
     """Meanwhile py-spy looks at the server and the worker, and draws what it saw into `folder`."""
-    if folder is None:
-        yield
-        return
     folder.mkdir(parents=True, exist_ok=True)
-    watchers = []
+    watchers = {}
     for name in ("server", "worker"):
-        pid, picture = str(stage.processes[name].pid), str(folder / f"{name}.svg")
-        command = ["py-spy", "record", "-r", "250", "-d", f"{seconds:.0f}", "-p", pid, "-o", picture]
-        watchers.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        pid, picture = str(stage.processes[name].pid), folder / f"{name}.svg"
+        command: list[str | Path] = [PY_SPY, "record", "-r", "250", "-d", f"{seconds:.0f}", "-p", pid, "-o", picture]
+        watchers[name] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     yield
-    for watcher in watchers:
-        watcher.wait()
+    for name, watcher in watchers.items():
+        failed = watcher.wait() != 0
+        picture = folder / f"{name}.svg"
+        print(
+            f"no flame graph of the {name}: this account may not trace (kernel.yama.ptrace_scope)"
+            if failed
+            else picture
+        )
 
 
 # ---- telling
@@ -310,7 +315,7 @@ def table(rounds: Sequence[Round]) -> str:
     return "\n".join(f"{name:<{width}}" + "".join(f"{cell:>12}" for cell in cells) for name, cells in rows)
 
 
-def _at(share: float, values: Sequence[float]) -> float:
+def at(share: float, values: Sequence[float]) -> float:
     return values[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
 
 
@@ -318,12 +323,12 @@ _PARTS = ("server", "worker", "postgres", "load")
 _FIGURES: tuple[tuple[str, Any], ...] = (
     ("jobs/s", lambda r: r.rate),
     ("steps/s", lambda r: r.rate * STEPS),
-    ("submit to end, p50 ms", lambda r: _at(0.5, r.whole)),
-    ("submit to end, p99 ms", lambda r: _at(0.99, r.whole)),
-    ("submitted to claimed, p50 ms", lambda r: _at(0.5, r.dispatch)),
-    ("submitted to claimed, p99 ms", lambda r: _at(0.99, r.dispatch)),
-    ("step commit, p50 ms", lambda r: _at(0.5, r.commit)),
-    ("step commit, p99 ms", lambda r: _at(0.99, r.commit)),
+    ("submit to end, p50 ms", lambda r: at(0.5, r.whole)),
+    ("submit to end, p99 ms", lambda r: at(0.99, r.whole)),
+    ("submitted to claimed, p50 ms", lambda r: at(0.5, r.dispatch)),
+    ("submitted to claimed, p99 ms", lambda r: at(0.99, r.dispatch)),
+    ("step commit, p50 ms", lambda r: at(0.5, r.commit)),
+    ("step commit, p99 ms", lambda r: at(0.99, r.commit)),
     ("transactions per job", lambda r: r.transactions),
     ("WAL per job, KiB", lambda r: r.wal / 1024),
     ("refused with 503, per job", lambda r: r.refused),
@@ -362,7 +367,7 @@ def main() -> None:
     parser.add_argument("--levels", default=",".join(map(str, LEVELS)), help="jobs in flight, such as 1,16")
     parser.add_argument("--folder", type=Path, help="where the data lies meanwhile: a real disk")
     parser.add_argument("--statements", action="store_true", help="tell what PostgreSQL did longest")
-    parser.add_argument("--flames", type=Path, help="draw flame graphs of the last level into this folder (py-spy)")
+    parser.add_argument("--flames", type=Path, help="draw flame graphs of the last level into this folder")
     given = parser.parse_args()
     levels = [int(level) for level in given.levels.split(",")]
     folder = Path(tempfile.mkdtemp(prefix="spectrum-bench-", dir=given.folder))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice, pairwise
+from itertools import dropwhile, islice, pairwise
 
 from sim.invariants import Check, When, invariant, observer, unread
 from sim.marks import declare, sometimes
@@ -319,15 +319,15 @@ def the_target_holds_what_is_wanted(system: System) -> Check:
 
 @invariant("P9", System, When.END)
 def one_key_one_job(system: System) -> Check:
-    """All answers under one key name one job, and that job is there."""
+    """All answers under one key name one job, and that job is there. A refusal does not use a key up: it may come before."""
 
     def check() -> Iterator[str]:
         for key, answers in system.answers.items():
-            named = {_job_named(answer) for answer in answers}
+            named = set(dropwhile(lambda job_id: job_id is None, map(_job_named, answers)))
             if len(named) > 1:
                 yield f"key {key} was answered with {sorted(map(str, named))}"
-            for job_id in named - {None}:
-                if job_id not in system.database.jobs:
+            for job_id in named:
+                if job_id and job_id not in system.database.jobs:
                     yield f"key {key} names job {job_id}, which is not there"
 
     return check

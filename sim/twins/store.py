@@ -248,6 +248,8 @@ class MemoryDatabase:
         self.changes.append(Changed(written.before.instance if written.before else None, instance, command))
         for job in after.jobs.values():
             before = self.jobs.get(job.id)
+            if before is None:
+                SimLoop.current().work["jobs"] += 1
             if before is not job:
                 self.history.append((before, job, command))
                 self.jobs[job.id] = job
@@ -331,7 +333,7 @@ class MemoryStore:
         database.write(batch, folded)
         for position, (each, result) in enumerate(zip(batch.asked, folded.results, strict=True)):
             database.told.append(Told(each.command, result, again=position in loaded.remembered))
-        SimLoop.current().changed()
+        SimLoop.current().changed(database)
         unchanged = [each for instance_id, each in loaded.aggregates.items() if instance_id not in folded.written]
         return folded.results, [*unchanged, *(written.after for written in folded.written.values())]
 

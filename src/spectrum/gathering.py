@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from spectrum.core.errors import Problem
 from spectrum.ports import Spawner
 
 Q = TypeVar("Q")
@@ -18,7 +19,8 @@ A = TypeVar("A")
 class Gathering(Generic[Q, A]):
     """Asks `ask` of everything that came together, up to a weight of `most`; `lanes` such questions at the same time.
 
-    `ask` answers each in its place, an exception for what has none; what it raises is everybody's answer.
+    `ask` answers each in its place, an exception for what has none. A `Problem` that it raises is everybody's answer; where
+    anything else breaks it, each is asked alone, for that is nothing to the others (P19).
     """
 
     ask: Callable[[Sequence[Q]], Awaitable[Sequence[A | Exception]]]
@@ -55,11 +57,7 @@ class Gathering(Generic[Q, A]):
         return taken
 
     async def _ask_some(self, taken: Sequence[tuple[Q, asyncio.Future[A]]]) -> None:
-        answers: Sequence[A | Exception]
-        try:
-            answers = await self.ask([question for question, _ in taken])
-        except Exception as error:
-            answers = [error] * len(taken)
+        answers = await self._answers([question for question, _ in taken])
         for (_, future), answer in zip(taken, answers, strict=True):
             if future.done():  # whoever asked has gone
                 continue
@@ -67,3 +65,13 @@ class Gathering(Generic[Q, A]):
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
+
+    async def _answers(self, questions: Sequence[Q]) -> Sequence[A | Exception]:
+        try:
+            return await self.ask(questions)
+        except Problem as problem:
+            return [problem] * len(questions)
+        except Exception as error:
+            if len(questions) == 1:
+                return [error]
+        return [answer for question in questions for answer in await self._answers([question])]

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from spectrum.core.errors import Problem
-from spectrum.core.ids import InstanceId, JobId, OrganizationId
-from spectrum.core.jobs.commands import Holding, Intent, Submit
+from spectrum.core.errors import ErrorClass, Failure, Problem
+from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId
+from spectrum.core.jobs.commands import Holding, Intent, Outcome, Result, Submit
 from spectrum.core.jobs.table import Phase
 from spectrum.core.plan import ready
 from spectrum.transports import wire
 from spectrum.transports.poll import PollLink
-from spectrum.transports.protocol import Incarnation, LinkDown, News
+from spectrum.transports.protocol import Incarnation, LinkDown, News, Pulse
 from tests.api.watching import Scene, scene
 from tests.db.rows import make_id
 from tests.postgres import Database
@@ -82,6 +82,57 @@ async def test_a_report_on_an_instance_that_is_held_elsewhere_is_to_be_sent_agai
 
     again = await link.report(incarnation, news)
     assert any(step.outstanding for step in again.job.steps)
+
+
+async def test_what_a_program_printed_is_kept_without_its_nul_characters(stage: Scene) -> None:
+    link, incarnation = await stage.link()
+    news = await first_news(stage, link, incarnation)
+    held = await link.report(incarnation, news)
+    printed = Failure(ErrorClass.TRANSIENT, "exit-1", "It ended.", evidence=("a\x00b", "\\u0000"))
+    (step,) = [step for step in held.job.steps if step.outstanding]
+    outcome = Outcome(step.name, Phase.DO, step.token, Result.ERROR, failure=printed)
+
+    held = await link.report(incarnation, replace(news, number=2, intents=(), outcomes=(outcome,)))
+
+    failure = next(each.failure for each in held.job.steps if each.name == step.name)
+    assert failure is not None
+    assert failure.evidence == ("a\ufffdb", "\\u0000")
+
+
+async def test_more_reports_than_a_call_may_have_go_with_several(stage: Scene) -> None:
+    link, incarnation = await stage.link()
+    organization = OrganizationId(stage.rows.organization_id)
+    news = [
+        News(organization, InstanceId(make_id("ins")), JobId(make_id("job")), 1, 1)
+        for _ in range(3 * wire.REPORTS_LIMIT)
+    ]
+
+    answers = await asyncio.gather(*(link.report(incarnation, each) for each in news), return_exceptions=True)
+
+    assert {answer.slug for answer in answers if isinstance(answer, Problem)} == {"not-found"}
+    assert len([answer for answer in answers if isinstance(answer, Problem)]) == len(news)
+
+
+def test_a_call_with_more_reports_than_it_may_have_is_refused_before_they_are_looked_at() -> None:
+    for piece in (b"0", b"{}"):
+        assert len(wire.apart(wire.together([piece] * wire.REPORTS_LIMIT))) == wire.REPORTS_LIMIT
+        with pytest.raises(Problem, match="malformed"):
+            wire.apart(wire.together([piece] * (wire.REPORTS_LIMIT + 1)))
+
+
+async def test_a_call_that_names_an_impossible_lease_harms_no_other_workers(stage: Scene) -> None:
+    hostile, theirs = await stage.link()
+    honest, ours = await stage.link()
+    impossible = replace(theirs, lease_id=LeaseId("lea%00"))
+
+    answers = await asyncio.gather(
+        *(hostile.beat(impossible, number, 0, []) for number in range(1, 9)),
+        *(honest.beat(ours, number, 0, []) for number in range(1, 9)),
+        return_exceptions=True,
+    )
+
+    assert not any(isinstance(answer, Pulse) for answer in answers[:8])
+    assert all(isinstance(answer, Pulse) for answer in answers[8:])
 
 
 def test_a_body_that_is_no_list_of_reports_is_refused_as_a_whole() -> None:

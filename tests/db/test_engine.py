@@ -13,6 +13,7 @@ import pytest
 
 from spectrum.control import engine
 from spectrum.core.breakers import THRESHOLD
+from spectrum.core.concealing import conceal_lines
 from spectrum.core.errors import Problem
 from spectrum.core.ids import OrganizationId
 from spectrum.core.jobs.commands import (
@@ -20,8 +21,10 @@ from spectrum.core.jobs.commands import (
     Claim,
     Holding,
     Intent,
+    Outcome,
     Rejection,
     Repeated,
+    Result,
     Submit,
     Submitted,
 )
@@ -125,6 +128,20 @@ async def test_one_key_makes_one_job_however_often_and_at_once_it_is_sent(here: 
     named = {answer.body["id"] if isinstance(answer, Repeated) else respond(answer).body["id"] for answer in answers}
     assert len(named) == 1
     assert await here.admin.fetchval("SELECT count(*) FROM jobs") == 1
+
+
+async def test_what_a_hook_printed_can_be_stored_however_long_its_lines_are(here: Ground) -> None:
+    await here.engine.execute(here.create())
+    lease = await here.dispatch.start(here.caller, "boot-1")
+    held = await claim_one(here, lease)
+    held = await here.dispatch.report(report(here, held, lease, 1, intents=(Intent("stock", Phase.DO),)))
+    (running,) = [step for step in held.job.steps if step.outstanding]
+    printed = {"exit_code": 0, "tail": conceal_lines(["\U0001f600" * 16_384] * 5, ())}
+
+    outcome = Outcome(running.name, Phase.DO, running.token, Result.DONE, output=printed)
+    held = await here.dispatch.report(report(here, held, lease, 2, outcomes=(outcome,)))
+
+    assert next(step.output for step in held.job.steps if step.id == running.id) == printed
 
 
 async def test_a_stale_report_is_refused_and_kept_as_evidence(here: Ground) -> None:

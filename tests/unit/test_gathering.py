@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from spectrum.core.errors import Problem
 from spectrum.gathering import Gathering
 from spectrum.ports import Tasks
 
@@ -74,6 +75,29 @@ async def test_a_question_that_can_not_be_asked_is_everybodys_answer_and_the_nex
     asked.broken = False
     asked.let.release()
     assert await gathering.answer(2) == 4
+
+
+async def test_one_that_breaks_the_question_is_found_by_asking_each_alone(tasks: Tasks) -> None:
+    async def ask(questions: Sequence[int]) -> list[int | Exception]:
+        return [100 // each for each in questions]
+
+    gathering = Gathering(ask, tasks, "test")
+    answers = await asyncio.gather(*map(gathering.answer, (5, 0, 20)), return_exceptions=True)
+    assert (answers[0], answers[2]) == (20, 5)
+    assert isinstance(answers[1], ZeroDivisionError)
+
+
+async def test_a_problem_is_everybodys_and_nobody_is_asked_again(tasks: Tasks) -> None:
+    heard: list[Sequence[int]] = []
+
+    async def ask(questions: Sequence[int]) -> list[int | Exception]:
+        heard.append(questions)
+        raise Problem("unavailable", "Nobody there.")
+
+    gathering = Gathering(ask, tasks, "test")
+    answers = await asyncio.gather(gathering.answer(1), gathering.answer(2), return_exceptions=True)
+    assert [str(answer) for answer in answers] == ["unavailable: Nobody there."] * 2
+    assert heard == [[1, 2]]
 
 
 async def test_no_more_than_fit_go_together_and_what_is_too_heavy_goes_alone(tasks: Tasks) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
 
+from spectrum.core.evolve import evolve
 from spectrum.core.ids import InstanceId, PoolId, ReleaseId
 from spectrum.core.jobs.commands import Repeated
 from spectrum.core.jobs.kept import Kept
@@ -50,6 +51,7 @@ _PURGEABLE = query("instances_purgeable")
 
 ACQUIRE_SECONDS = 5.0
 IN_PROGRESS_PAUSE = 0.05
+OUTLINES_LIMIT = 1024  # a vendor that publishes with every commit has more than a copy can keep
 _SINCE = " since "
 
 
@@ -111,7 +113,7 @@ class PostgresStore(LeaseLane):
         row = await connection.fetchrow(_BEGIN, sorted(organizations))
         if row is None:
             raise Unavailable("the database did not say which transaction this is")
-        self.kept.enter(row["run"])
+        self.kept.enter(f"{row['run']}, epoch {row['epoch']}")
         return f"{row['xid']}{_SINCE}{row['run']}"
 
     async def settle(self, transaction: str) -> Settlement:
@@ -183,7 +185,7 @@ class _Loading:
         now = next(iter(around.values())).now if around else await self.connection.fetchval(_CLOCK)
         return Loaded(
             now=now,
-            aggregates={i: replace(a, outlines=outlines) for i, a in aggregates.items()},
+            aggregates={i: evolve(a, outlines=outlines) for i, a in aggregates.items()},
             around=around,
             outlines=outlines,
             busy=frozenset(existing),
@@ -285,9 +287,12 @@ class _Loading:
         for instance in instances:
             specs = (instance.requested, instance.accepted)
             wanted |= {spec.release_id: around[instance.id].target_kind for spec in specs if spec is not None}
-        missing = {release: kind for release, kind in wanted.items() if (release, kind) not in self.outlines}
-        if missing:
+        known = {key: self.outlines[key] for key in wanted.items() if key in self.outlines}
+        if missing := dict(wanted.items() - known.keys()):
             read = await reading.outlines(self.connection, missing)
-            self.outlines |= {(release, kind): read.get(release) for release, kind in missing.items()}
-        known = {release: self.outlines[release, kind] for release, kind in wanted.items()}
-        return {release: outline for release, outline in known.items() if outline is not None}
+            if len(self.outlines) > OUTLINES_LIMIT:
+                self.outlines.clear()
+            fresh = {key: read.get(key[0]) for key in missing.items()}
+            self.outlines |= fresh
+            known |= fresh
+        return {release: outline for (release, _), outline in known.items() if outline is not None}

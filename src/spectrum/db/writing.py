@@ -25,9 +25,11 @@ _LEASE_CLAIMED = query("lease_claimed")
 _INSTANCES_INSERT = query("instances_insert")
 _TARGETS_REMOVED = query("targets_removed")
 _INSTANCES_UPDATE = query("instances_update")
+_INSTANCES_MOVE = query("instances_move")
 _PLACEMENTS_INSERT = query("placements_insert")
 _JOBS_INSERT = query("jobs_insert")
 _JOBS_UPDATE = query("jobs_update")
+_JOBS_MOVE = query("jobs_move")
 _STEPS_INSERT = query("steps_insert")
 _STEPS_UPDATE = query("steps_update")
 _EFFECTS_DELETE = query("effects_delete")
@@ -98,7 +100,7 @@ class _Writing:
         return self.loaded.now
 
     def new_instances(self) -> list[Instance]:
-        return [replace(w.after.instance, created_at=self.now) for w in self.written if w.before is None]
+        return [w.after.instance for w in self.written if w.before is None]
 
     def new_rows(self) -> Iterator[tuple[str, list[Any]]]:
         """Statements one after the other, since each refers to the rows of the one before it."""
@@ -115,10 +117,8 @@ class _Writing:
 
     def move(self, moves: _Statements) -> None:
         """What becomes of rows that are there, and what is added to them."""
-        moves.many(
-            _INSTANCES_UPDATE, (w.after.instance for w in self.written if _instance_changed(w)), rows.INSTANCES_UPDATE
-        )
-        moves.many(_JOBS_UPDATE, (job for _, job, _ in self._changed_jobs()), rows.JOBS_UPDATE)
+        self._instances(moves)
+        self._jobs(moves)
         self._steps(moves)
         self._effects(moves)
         self._attempts(moves)
@@ -129,6 +129,22 @@ class _Writing:
         return [w.after.instance.id for w in self.written if w.after.instance.lifecycle is Lifecycle.PURGED]
 
     # ---- rows of the aggregates
+
+    def _instances(self, moves: _Statements) -> None:
+        known = [(w.before.instance, w.after.instance) for w in self.written if w.before is not None]
+        moved: dict[bool, list[Instance]] = {False: [], True: []}
+        for before, after in known:
+            if before is not after:
+                moved[rows.instance_only_moved(before, after)].append(after)
+        moves.many(_INSTANCES_UPDATE, moved[False], rows.INSTANCES_UPDATE)
+        moves.many(_INSTANCES_MOVE, moved[True], rows.INSTANCES_MOVE)
+
+    def _jobs(self, moves: _Statements) -> None:
+        moved: dict[bool, list[Job]] = {False: [], True: []}
+        for before, after, _ in self._changed_jobs():
+            moved[rows.job_only_moved(before, after)].append(after)
+        moves.many(_JOBS_UPDATE, moved[False], rows.JOBS_UPDATE)
+        moves.many(_JOBS_MOVE, moved[True], rows.JOBS_MOVE)
 
     def _changed_jobs(self) -> Iterator[tuple[Job | None, Job, Written]]:
         for written in self.written:
@@ -180,9 +196,9 @@ class _Writing:
 
     def _closings(self) -> Iterator[tuple[Closing, str]]:
         for written in self.written:
-            jobs = {step.id: job.id for job in written.after.jobs.values() for step in job.steps}
-            for consequences in written.consequences:
-                yield from ((closing, jobs[closing.step_id]) for closing in consequences.closed)  # type: ignore[index]
+            if closed := [closing for consequences in written.consequences for closing in consequences.closed]:
+                jobs = {step.id: job.id for job in written.after.jobs.values() for step in job.steps}
+                yield from ((closing, jobs[closing.step_id]) for closing in closed)  # type: ignore[index]
 
     def _secrets(self, moves: _Statements) -> None:
         new = [(secret, w.after.instance) for w in self.written for c in w.consequences for secret in c.secrets]
@@ -227,10 +243,6 @@ async def _refuse_removed_targets(connection: Connection, new: Sequence[Instance
     removed = await connection.fetchrow(_TARGETS_REMOVED, targets)
     if removed is not None:
         raise Problem("not-allowed-now", f"The target {removed['name']} was removed meanwhile. Choose another one.")
-
-
-def _instance_changed(written: Written) -> bool:
-    return written.before is not None and written.before.instance is not written.after.instance
 
 
 _ATTEMPT_COLUMNS: tuple[rows.Column[tuple[Attempt, Instance]], ...] = (

@@ -240,4 +240,5 @@ def _refused(refusal: wire.Refusal | None) -> Exception:
 
 
 def _size(waiting: tuple[Incarnation, bytes]) -> int:
-    return len(waiting[1])
+    """Its bytes; the small ones count for more, so that no call has more than it may."""
+    return max(len(waiting[1]), REPORTS_BYTES // wire.REPORTS_LIMIT)

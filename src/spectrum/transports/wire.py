@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FailFast, Field, TypeAdapter, ValidationError
 
 from spectrum.core.errors import Problem, Where
 from spectrum.core.jobs.commands import Holding
@@ -25,6 +26,8 @@ from spectrum.transports.protocol import (
 )
 
 PREFIX = "/worker/v1"
+REPORTS_LIMIT = 256  # in one call: its answers are many times longer than the shortest of them
+_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +87,14 @@ class Heartbeat:
 class Reports:
     """News of several jobs that travel together; each is applied, answered and repeated for itself."""
 
-    reports: tuple[News, ...]
+    reports: Annotated[tuple[News, ...], FailFast(), Field(max_length=REPORTS_LIMIT)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Pieces:
     """`Reports` of which one is wrong in itself."""
 
-    reports: tuple[Any, ...]
+    reports: Annotated[tuple[Any, ...], FailFast(), Field(max_length=REPORTS_LIMIT)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,9 +217,14 @@ def decode(shape: Any, body: bytes) -> Any:
     """One of the protocol's shapes. Raises `Problem(malformed)` that says where the body is wrong."""
     adapter = _HOLDINGS if shape == Sequence[Holding] else _ADAPTERS[shape]
     try:
-        return adapter.validate_json(body)
+        return adapter.validate_json(_without_nul(body))
     except ValidationError as error:
         places = tuple(
             Where(each["msg"], "/" + "/".join(map(str, each["loc"]))) for each in error.errors(include_url=False)[:10]
         )
         raise Problem("malformed", f"The body is not a {getattr(shape, '__name__', 'list')}.", places) from None
+
+
+def _without_nul(body: bytes) -> bytes:
+    """Programs print NUL characters, and PostgreSQL can't keep them: what says so stands in for them."""
+    return _NUL.sub(rb"\1\\ufffd", body) if rb"\u0000" in body else body

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from spectrum.core.evolve import evolve
 from spectrum.core.ids import InstanceId
 from spectrum.core.jobs.model import Aggregate
 
@@ -46,6 +47,6 @@ class Kept:
             instance_id = aggregate.instance.id
             jobs = {job.id: job for job in aggregate.jobs.values() if not job.state.terminal}
             self._aggregates.pop(instance_id, None)
-            self._aggregates[instance_id] = replace(aggregate, jobs=jobs)
+            self._aggregates[instance_id] = evolve(aggregate, jobs=jobs)
         for oldest in list(self._aggregates)[: max(0, len(self._aggregates) - self.limit)]:
             del self._aggregates[oldest]

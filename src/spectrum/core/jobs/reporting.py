@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import assert_never
 
@@ -480,6 +480,6 @@ def _first_failed(job: Job) -> Step | None:
 
 def _as_job_failure(job: Job, step: Step) -> Failure:
     failure = step.failure or Failure(ErrorClass.FATAL, "step-failed", "It gave no reason.")
-    return evolve(
+    return replace(
         failure, message=f"Step {step.name}: {failure.message}", next=failure.next or f"spectrum job show {job.id}"
     )

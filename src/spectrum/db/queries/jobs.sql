@@ -1,7 +1,9 @@
 -- name: transaction_begin
--- The scope of a batch, and the id by which its commit can be settled, as long as PostgreSQL runs on without a recovery.
+-- The scope of a batch, and the id by which its commit can be settled, as long as PostgreSQL runs on without a recovery. What was
+-- known before the cell's epoch was raised may be of rows that were put back.
 SELECT set_config('app.organizations', $1::text[]::text, true), pg_current_xact_id()::text AS xid,
-       concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), pg_last_wal_replay_lsn()) AS run;
+       concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), pg_last_wal_replay_lsn()) AS run,
+       (SELECT epoch FROM cell) AS epoch;
 
 -- name: transaction_status
 -- What became of a transaction whose acknowledgement was lost: committed, aborted, in progress, or null (nobody knows).
@@ -160,6 +162,15 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text
     observed_at, updated_at, deleted_at, purge_at, purged_at, health_since, health_seen, health_streak)
 WHERE i.id = n.id;
 
+-- name: instances_move
+-- What nearly every decision changes of an instance, and most change nothing else.
+UPDATE instances i SET
+    counter = n.counter, job_counter = n.job_counter, event_sequence = n.event_sequence, active_job_id = n.active_job_id,
+    version = n.version, updated_at = n.updated_at
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::timestamptz[])
+    AS n (id, counter, job_counter, event_sequence, active_job_id, version, updated_at)
+WHERE i.id = n.id;
+
 -- name: placements_insert
 -- Where new instances run.
 INSERT INTO placements (id, organization_id, instance_id, target_id, role, created_at, updated_at)
@@ -195,6 +206,14 @@ FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::
     AS n (id, state, version, fence, lease_id, worker_id, incarnation, claim_number, not_before, rescues, alone, report_fence,
     report_number, reason, failure, residue, baseline, plan_hash, progress_done, progress_total, deadline, unwind_seconds, unwind_deadline,
     lost_before, waiting_for, waiting_holder, waiting_since, waiting_until, waiting_unblock, started_at, finished_at)
+WHERE j.id = n.id;
+
+-- name: jobs_move
+-- What a report that neither begins nor ends anything but steps changes of a job.
+UPDATE jobs j SET
+    version = n.version, report_fence = n.report_fence, report_number = n.report_number, progress_done = n.progress_done
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::integer[])
+    AS n (id, version, report_fence, report_number, progress_done)
 WHERE j.id = n.id;
 
 -- name: steps_insert
