@@ -166,26 +166,28 @@ class Worker:
                         self._run(incarnation, holding)
                     self._full = self._room() == 0
                 if granted < max(want, 1):
-                    polling = await self._news(incarnation, polling)
+                    polling = polling or self._begin_poll(incarnation)
+                    if await self._ended(polling):
+                        polling = None
         finally:
             if polling is not None:
                 polling.cancel()
                 await asyncio.gather(polling, return_exceptions=True)
 
-    async def _news(self, incarnation: Incarnation, polling: asyncio.Task[None] | None) -> asyncio.Task[None] | None:
-        """Until a poll has ended, or a run has, which makes room for a job that there may be no hint of any more.
+    def _begin_poll(self, incarnation: Incarnation) -> asyncio.Task[None]:
+        polling = self.spawner.spawn(self._poll(incarnation), "poll")
+        polling.add_done_callback(lambda _: self._stir.set())
+        return polling
 
-        A poll that goes on meanwhile is returned: its answer may hold errands.
+    async def _ended(self, polling: asyncio.Task[None]) -> bool:
+        """Until the poll has ended, or a run has, which makes room for a job that there may be no hint of any more: whether it
+        was the poll. One that goes on may still bring errands.
         """
-        if polling is None:
-            polling = self.spawner.spawn(self._poll(incarnation), "poll")
-            polling.add_done_callback(lambda _: self._stir.set())
         if not polling.done():
             await self._stir.wait()
-        if not polling.done():
-            return polling
-        polling.result()
-        return None
+        if polling.done():
+            polling.result()
+        return polling.done()
 
     def _room(self) -> int:
         """How many jobs more may be claimed: none beside one that has been the end of several workers."""
