@@ -389,7 +389,7 @@ EFFECTS = (
     ),
     Mutant(
         "what was proven is not remembered",
-        (Edit(_Reading, "_prove", {"replace(effect, proven=True)": "effect"}),),
+        (Edit(_Reading, "_prove", {"evolve(effect, proven=True)": "effect"}),),
         _P("P1"),
     ),
     Mutant(
