@@ -115,7 +115,7 @@ HEARD = (
                 {"elif self.jobs != self.before.jobs or self.effects != self.before.effects": "elif False"},
             ),
         ),
-        _P("P1", "P2", "P3", "P4", "P5", "P9"),
+        _P("P1", "P2", "P3", "P4", "P5", "P9", "P13"),
     ),
     Mutant(
         "a spool is told again under a new fence",
@@ -301,6 +301,43 @@ HELD = (
         (Edit(holding, "claim", {"        not_before=None,\n": ""}),),
         _P("P20"),
         rates={"nemesis outage": 0.2},
+    ),
+)
+
+UNDONE = (
+    Mutant(
+        "an undo without an answer is taken for done",
+        (
+            Edit(
+                JobRun,
+                "_outcome_of",
+                {
+                    "return outcome(Result.TIMEOUT, failure=failure)\n    except GivenUp": "return outcome("
+                    "Result.DONE if step.phase is Phase.UNDO else Result.TIMEOUT, failure=failure)\n    except GivenUp"
+                },
+            ),
+        ),
+        _P("P3"),
+        rates={"provider.ensure invalid": 0.2, "provider.remove hang": 0.3},
+    ),
+    Mutant(
+        "a job is unwound without a look",
+        (Edit(JobRun, "_not_as_before", {"    seen = await self._survey()\n": "    return ()\n"}),),
+        _P("P3"),
+        "system-best-effort",
+        REFUSALS,
+    ),
+    Mutant(
+        "absence is seen once where a late call may land",
+        (Edit(JobRun, "_check_unwound", {"self.provider.strength is Strength.BEST_EFFORT": "False"}),),
+        _P("P3"),
+        "system-best-effort",
+        REFUSALS,
+    ),
+    Mutant(
+        "an outdated observation is believed",
+        (Edit(holding, "observe", {"moved or older or instance.active_job_id is not None or ": ""}),),
+        _P("P17"),
     ),
 )
 
@@ -600,4 +637,4 @@ COMMITTED = (
     ),
 )
 
-MUTANTS = (*HEARD, *HELD, *STEPS, *EFFECTS, *QUEUE, *TIME, *COMMITTED)
+MUTANTS = (*HEARD, *HELD, *UNDONE, *STEPS, *EFFECTS, *QUEUE, *TIME, *COMMITTED)
