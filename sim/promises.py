@@ -319,15 +319,15 @@ def the_target_holds_what_is_wanted(system: System) -> Check:
 
 @invariant("P9", System, When.END)
 def one_key_one_job(system: System) -> Check:
-    """All answers under one key name one job, and that job is there. A refusal does not use a key up: it may come before."""
+    """Once something was accepted under a key, all answers under it name one job, and that job is there; a refusal uses up none."""
 
     def check() -> Iterator[str]:
         for key, answers in system.answers.items():
-            named = set(dropwhile(lambda job_id: job_id is None, map(_job_named, answers)))
-            if len(named) > 1:
-                yield f"key {key} was answered with {sorted(map(str, named))}"
-            for job_id in named:
-                if job_id and job_id not in system.database.jobs:
+            accepted = [*dropwhile(lambda named: named is None, map(_job_named, answers))]
+            if len(set(accepted)) > 1:
+                yield f"key {key} was answered with {', then '.join(map(str, accepted))}"
+            for job_id in accepted[:1]:
+                if job_id not in system.database.jobs:
                     yield f"key {key} names job {job_id}, which is not there"
 
     return check

@@ -304,6 +304,43 @@ HELD = (
     ),
 )
 
+UNDONE = (
+    Mutant(
+        "an undo without an answer is taken for done",
+        (
+            Edit(
+                JobRun,
+                "_outcome_of",
+                {
+                    "return outcome(Result.TIMEOUT, failure=failure)\n    except GivenUp": "return outcome("
+                    "Result.DONE if step.phase is Phase.UNDO else Result.TIMEOUT, failure=failure)\n    except GivenUp"
+                },
+            ),
+        ),
+        _P("P3"),
+        rates={"provider.ensure invalid": 0.2, "provider.remove hang": 0.3},
+    ),
+    Mutant(
+        "a job is unwound without a look",
+        (Edit(JobRun, "_not_as_before", {"    seen = await self._survey()\n": "    return ()\n"}),),
+        _P("P3"),
+        "system-best-effort",
+        REFUSALS,
+    ),
+    Mutant(
+        "absence is seen once where a late call may land",
+        (Edit(JobRun, "_check_unwound", {"self.provider.strength is Strength.BEST_EFFORT": "False"}),),
+        _P("P3"),
+        "system-best-effort",
+        REFUSALS,
+    ),
+    Mutant(
+        "an outdated observation is believed",
+        (Edit(holding, "observe", {"moved or older or instance.active_job_id is not None or ": ""}),),
+        _P("P17"),
+    ),
+)
+
 STEPS = (
     Mutant(
         "only steps that are done are undone",
@@ -600,4 +637,4 @@ COMMITTED = (
     ),
 )
 
-MUTANTS = (*HEARD, *HELD, *STEPS, *EFFECTS, *QUEUE, *TIME, *COMMITTED)
+MUTANTS = (*HEARD, *HELD, *UNDONE, *STEPS, *EFFECTS, *QUEUE, *TIME, *COMMITTED)
