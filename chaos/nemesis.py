@@ -161,6 +161,8 @@ class Nemesis:
         """
         start = time.time()
         for fault in self.stream:
+            if fault.number % BOUT == 1 and self.begun:
+                start = self._calm(on) - fault.at
             while on() and time.time() - start < fault.at:
                 self._tend()
             if not on():
@@ -172,6 +174,12 @@ class Nemesis:
             heapq.heappush(self._under_way, (began + fault.seconds, fault.number, fault, began))
         while self._under_way:
             self._tend()
+
+    def _calm(self, on: Callable[[], bool]) -> float:
+        """When the next bout may begin: a calm after everything is whole again, however slowly this machine starts a process."""
+        while on() and (self._under_way or not self.cell.ready()):
+            self._tend()
+        return time.time() + self.cell.lease + SLACK
 
     def _tend(self) -> None:
         self._mend()
