@@ -188,15 +188,17 @@ class PoisonIsCountedRightly:
         self._lost: defaultdict[str, int] = defaultdict(int)
 
     def __call__(self) -> Iterator[str]:
+        # Several may be lost in one step.
+        rescued = {e.fact.data["job_id"] for e in self._facts() if e.fact.type == "job.rescued"}
         for before, after, _command in self._new():
             if before is not None:
-                yield from self._change(before, after)
+                yield from self._change(before, after, after.id in rescued)
 
-    def _change(self, before: Job, after: Job) -> Iterator[str]:
+    def _change(self, before: Job, after: Job, was_rescued: bool) -> Iterator[str]:
         if _progressed(before, after):
             self._lost[after.id] = 0
         poisoned = after.reason is Reason.POISON and before.reason is not Reason.POISON
-        if before.state is JobState.RUNNING and (after.state is JobState.READY or poisoned) and self._was_lost(after):
+        if before.state is JobState.RUNNING and (after.state is JobState.READY or poisoned) and was_rescued:
             self._lost[after.id] += 1
         lost = self._lost[after.id]
         if poisoned and lost <= MAX_RESCUES:
@@ -211,9 +213,6 @@ class PoisonIsCountedRightly:
             ]
             if len(others) > 1:
                 yield f"job {after.id} is to run alone, and its worker has {len(others) - 1} others"
-
-    def _was_lost(self, job: Job) -> bool:
-        return any(e.fact.type == "job.rescued" and e.fact.data.get("job_id") == job.id for e in self._facts())
 
 
 def _progressed(before: Job, after: Job) -> bool:
@@ -423,13 +422,16 @@ class UndoneIsSeen:
         self._told = unread(system.database.told)
         self._arrived: set[tuple[str, str, int]] = set()
         self._looks: Counter[tuple[str, int]] = Counter()  # since the last call that was to change something
+        self._newest: Counter[tuple[str, int]] = Counter()  # token: an older one that arrives late is refused
 
     def __call__(self) -> Iterator[str]:
         for entry in self._new():
             call = entry.call
             if entry.act is Act.ARRIVED and call.token:
                 self._arrived.add((call.instance, call.slot, call.token))
-                self._looks[call.instance, call.fence] = 0
+                if call.token >= self._newest[call.instance, call.fence]:
+                    self._newest[call.instance, call.fence] = call.token
+                    self._looks[call.instance, call.fence] = 0
             elif entry.act is Act.ARRIVED and not call.slot:
                 self._looks[call.instance, call.fence] += 1
         for told in self._told():
