@@ -376,7 +376,9 @@ class _Reading:
             return "its last attempt is unknown and was not seen absent"
         if step.destructive and turn.around.braked:
             return f"brake: {turn.around.braked}"
-        if turn.around.breaker.state is BreakerState.OPEN and step.slot:
+        breaker = turn.around.breaker
+        # Where every job of the target is in somebody's hands, no claim brings the probe: an intent that comes in its time does.
+        if breaker.state is BreakerState.OPEN and not breaker.lets_through(turn.now) and step.slot:
             return "breaker: the target does not answer"
         return ""
 
