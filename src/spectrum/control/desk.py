@@ -13,7 +13,7 @@ import structlog
 
 from spectrum.control.calls import Calls
 from spectrum.control.changes import Changes
-from spectrum.control.dispatch import Caller, Dispatch
+from spectrum.control.dispatch import Caller, Dispatch, release_of, report_of
 from spectrum.control.secrets import CellKeys, seal_to
 from spectrum.control.streams import Streams
 from spectrum.control.wakeups import Wakeups, within
@@ -22,7 +22,7 @@ from spectrum.control.workers import Applicant, KnownWorker, Workers
 from spectrum.core import signing
 from spectrum.core.errors import Problem
 from spectrum.core.ids import JobId, LeaseId, WorkerId
-from spectrum.core.jobs.commands import Holding, Release, Report
+from spectrum.core.jobs.commands import Holding
 from spectrum.core.jobs.holding import lease_ended
 from spectrum.core.sealing import Context, Sealed
 from spectrum.core.signing import Call
@@ -67,24 +67,6 @@ class Visit:
         return Caller(self.worker.id, self.worker.organization_id, self.worker.pool_id, runs)
 
 
-def _report(visit: Visit, news: News) -> Report:
-    return Report(
-        id=f"{news.job_id}/{news.fence}/{news.number}",
-        instance_id=news.instance_id,
-        organization_id=news.organization_id,
-        actor=visit.caller({}).actor,
-        job_id=news.job_id,
-        lease_id=visit.lease_id,
-        pool_id=visit.worker.pool_id,
-        fence=news.fence,
-        number=news.number,
-        outcomes=news.outcomes,
-        intents=news.intents,
-        verdict=news.verdict,
-        reopen=news.reopen,
-    )
-
-
 def _told(answer: Holding | Exception) -> wire.Told:
     match answer:
         case Holding():
@@ -113,9 +95,7 @@ class Desk:
     clock: Clock
     tuning: Tuning
     public_url: str
-    _looked: dict[WorkerId, int] = field(
-        default_factory=dict
-    )  # the turn of its pool when a worker last looked for work
+    _looked: dict[WorkerId, int] = field(default_factory=dict)  # a worker's last look for work: the turn of its pool
 
     async def serve(self, what: str, call: Call, lease_id: str | None) -> Any:
         """The answer to a call, one of the shapes in `transports.wire`. Raises `Problem`."""
@@ -260,27 +240,15 @@ class Desk:
     async def _reports(self, visit: Visit) -> wire.Answers:
         """Reports of several jobs. What is wrong with one is nothing to the others (P19)."""
         asked = wire.apart(visit.body)
-        heard = await self.dispatch.report_all([_report(visit, news) for news in asked if isinstance(news, News)])
+        caller = visit.caller({})
+        reports = [report_of(caller, visit.lease_id, news) for news in asked if isinstance(news, News)]
+        heard = await self.dispatch.report_all(reports)
         answers = iter(heard)
         return wire.Answers(tuple(_told(next(answers) if isinstance(news, News) else news) for news in asked))
 
     async def _release(self, visit: Visit) -> wire.Empty:
         back: Handback = wire.decode(Handback, visit.body)
-        await self.dispatch.release(
-            Release(
-                id=f"{back.job_id}/{back.fence}/release",
-                instance_id=back.instance_id,
-                organization_id=back.organization_id,
-                actor=visit.caller({}).actor,
-                job_id=back.job_id,
-                lease_id=visit.lease_id,
-                pool_id=visit.worker.pool_id,
-                fence=back.fence,
-                until=back.until,
-                why=back.why,
-                holder=back.holder,
-            )
-        )
+        await self.dispatch.release(release_of(visit.caller({}), visit.lease_id, back))
         return wire.Empty()
 
     # ---- what a job needs

@@ -18,7 +18,7 @@ from spectrum.core.jobs.holding import lease_ended
 from spectrum.core.jobs.model import Lease, Owner
 from spectrum.core.jobs.store import Candidate, ClaimOf, Owned, Store
 from spectrum.ports import Clock, Entropy, new_id
-from spectrum.transports.protocol import Pulse
+from spectrum.transports.protocol import Handback, News, Pulse
 
 _log = structlog.get_logger(__name__)
 
@@ -35,6 +35,42 @@ class Caller:
     @property
     def actor(self) -> str:
         return f"worker:{self.worker_id}"
+
+
+def report_of(caller: Caller, lease_id: LeaseId, news: News) -> Report:
+    """The command that a worker's news are."""
+    return Report(
+        id=f"{news.job_id}/{news.fence}/{news.number}",
+        instance_id=news.instance_id,
+        organization_id=news.organization_id,
+        actor=caller.actor,
+        job_id=news.job_id,
+        lease_id=lease_id,
+        pool_id=caller.pool_id,
+        fence=news.fence,
+        number=news.number,
+        outcomes=news.outcomes,
+        intents=news.intents,
+        verdict=news.verdict,
+        reopen=news.reopen,
+    )
+
+
+def release_of(caller: Caller, lease_id: LeaseId, back: Handback) -> Release:
+    """The command that a worker's handback is."""
+    return Release(
+        id=f"{back.job_id}/{back.fence}/release",
+        instance_id=back.instance_id,
+        organization_id=back.organization_id,
+        actor=caller.actor,
+        job_id=back.job_id,
+        lease_id=lease_id,
+        pool_id=caller.pool_id,
+        fence=back.fence,
+        until=back.until,
+        why=back.why,
+        holder=back.holder,
+    )
 
 
 def _holding(answer: Answer | Repeated | BaseException) -> Holding | Exception:
