@@ -9,7 +9,7 @@ export UV_SYSTEM_CERTS ?= 1
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down doctor check docs format test golden fuzz sim proof mutants ring2 chaos clean sagas
+.PHONY: help setup up down doctor check docs format test golden fuzz sim proof mutants ring2 chaos bench peers clean sagas
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,14 +74,21 @@ proof: setup ## the seeds that a change has to pass before it lands, with all ra
 mutants: setup ## hunt every planted bug; a survivor fails
 	@$(BIN)/python -m tests.mutants $(if $(LEDGER),--ledger)
 
-ring2: setup ## interleave pairs of transactions on a real PostgreSQL: make ring2 SEEDS=0-9999
-	@$(BIN)/python -m sim pairs --seeds $(SEEDS) --jobs 2
+ring2: setup ## interleave pairs of transactions on a real PostgreSQL: make ring2 SEEDS=0-9999 (LEDGER=1 adds the run)
+	@$(BIN)/python -m sim pairs --seeds $(SEEDS) --jobs 2 $(if $(LEDGER),--ledger)
 
 JOBS ?= 2000
 FAULTS ?= 200
 SEED ?= 1
 chaos: setup ## harm real processes under load: make chaos SEED=1 JOBS=2000 FAULTS=200 (LEDGER=1 adds the run to docs/proof)
 	@$(BIN)/python -m chaos --seed $(SEED) --jobs $(JOBS) --faults $(FAULTS) $(if $(LEDGER),--ledger)
+
+FLAMES ?= .cache/flames
+bench: setup ## measure jobs a second, their latencies and what they cost, and draw where the time goes (three minutes)
+	@$(BIN)/python -m bench.jobs --flames $(FLAMES)
+
+peers: setup ## the same six steps on other engines, side by side (five minutes, and as long again to have them)
+	@$(BIN)/python -m bench.peers
 
 clean: ## remove what can be made again
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

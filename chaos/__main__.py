@@ -13,7 +13,7 @@ from pathlib import Path
 import stamina
 
 from chaos.campaign import Wish, campaign
-from chaos.nemesis import Kind
+from chaos.nemesis import DRAWN, Kind
 from sim import ledger
 from spectrum.core.errors import SpectrumError
 
@@ -22,7 +22,7 @@ def main() -> int:
     options = _parser().parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     stamina.instrumentation.set_on_retry_hooks([])  # what clients try again is no news here
-    kinds = tuple(options.only or Kind)
+    kinds = tuple(options.only or DRAWN)
     wish = Wish(
         options.seed, options.jobs, options.faults, options.customers, options.lease, kinds, exactly=options.exactly
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -14,11 +15,11 @@ from pathlib import Path
 from chaos import judge
 from chaos.load import PATIENCE, SPEC, Crowd, Customer, Ledger
 from chaos.machine import missing
-from chaos.nemesis import Kind, Nemesis, faults, left_out
+from chaos.nemesis import DRAWN, Kind, Nemesis, faults, left_out
 from chaos.parts import HOST, READY, WORKERS, Cell, ChaosError, cell, wait_until
 from chaos.prober import Prober
 from chaos.tally import Tally, counted
-from chaos.watcher import Watcher, facts
+from chaos.watcher import Watcher, facts, starts
 from spectrum.sdk.folder import collect
 
 HELLO = Path(__file__).parent.parent / "tests" / "products" / "hello" / "compose.yaml"
@@ -36,7 +37,7 @@ class Wish:
     faults: int
     customers: int = 6
     lease: float = 5.0
-    only: tuple[Kind, ...] = tuple(Kind)
+    only: tuple[Kind, ...] = DRAWN
     residents: int = 2
     exactly: bool = False
 
@@ -69,6 +70,7 @@ def _run(wish: Wish, made: Cell, kinds: tuple[Kind, ...], absent: Mapping[Kind, 
         asyncio.run(judge.keep(made.admin_url))
         crowd = Crowd([_customer(number, wish, made, ledger, prober, on) for number in range(wish.customers)])
         with crowd.at_work():
+            wait_until(lambda: len(ledger.accepted) >= wish.customers, PATIENCE, "a job of every customer")
             nemesis.rage(lambda: crowd.busy() and (nemesis.begun < wish.faults if wish.bounded else on()))
             _say(f"{nemesis.begun} faults, {len(ledger.accepted)} jobs; everything is mended")
             _await_end(made, crowd)
@@ -79,8 +81,10 @@ def _run(wish: Wish, made: Cell, kinds: tuple[Kind, ...], absent: Mapping[Kind, 
     residents.customer.leave(residents.names)
     broken += asyncio.run(judge.inventory_is_what_is_wanted(made.admin_url, made.target))
     broken += asyncio.run(judge.purged_means_gone(made.admin_url))
+    broken += judge.history_is_whole(made)
     broken += list(watcher.broken())
-    claims = list(watcher.claims(nemesis.done, _worker_ids(made), asyncio.run(facts(made.admin_url))))
+    told, begun = asyncio.run(facts(made.admin_url)), asyncio.run(starts(made.admin_url))
+    claims = list(watcher.claims(nemesis.done, _worker_ids(made), told, begun))
     return Tally(
         seed=wish.seed,
         lease=wish.lease,
@@ -88,7 +92,9 @@ def _run(wish: Wish, made: Cell, kinds: tuple[Kind, ...], absent: Mapping[Kind, 
         faults=counted(each.fault.kind.value for each in nemesis.done),
         left_out={kind.value: reason for kind, reason in absent.items()},
         jobs=counted(f"{each.verb} {ledger.ended.get(each.job_id, 'open')}" for each in ledger.accepted),
+        failed=counted(_kind(message) for message in ledger.failed.values()),
         refused=len(ledger.refused),
+        spooled=nemesis.spooled,
         attempts=asyncio.run(judge.attempts(made.admin_url)),
         claims=[claim.waited for claim in claims],
         quiet_claims=[claim.quiet for claim in claims],
@@ -113,13 +119,18 @@ def _settle(wish: Wish, made: Cell, ledger: Ledger, prober: Prober) -> Residents
     names = tuple(f"resident-{number}" for number in range(wish.residents))
     for name in names:
         if customer.act("create", name) != "succeeded":
-            raise ChaosError(f"the instance {name} did not come to be, before any fault")
+            raise ChaosError(f"The instance {name} did not come to be, before any fault: {ledger.failed}.")
         customer.probe(name)
     return Residents(customer, names)
 
 
 def _customer(number: int, wish: Wish, made: Cell, ledger: Ledger, prober: Prober, on: Callable[[], bool]) -> Customer:
     return Customer(number, made, ledger, prober, on, random.Random(wish.seed * 1_000 + number))
+
+
+def _kind(message: str) -> str:
+    """What failures of one kind have in common: the words without names and numbers."""
+    return re.sub(r"\d+|\S*-\S*|\S*/\S*", "…", message)[:100]
 
 
 def _say(what: str) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 import asyncpg
 
 from chaos.load import Ledger
-from chaos.parts import ChaosError, wait_until
+from chaos.parts import Cell, ChaosError, wait_until
 from sim.interleave.checks import CHECKS, WORDS
 from sim.interleave.checks import broken as broken_promises
 from sim.interleave.state import States
+from spectrum.core.audit import Broken, verify
+from spectrum.core.signing import genuine
 from spectrum.db.sql import load
 from spectrum.providers import open_provider
 from tests.providers.process.host import NOTHING, traces
@@ -22,11 +24,15 @@ from tests.providers.process.host import NOTHING, traces
 SCENE = "chaos"
 OWN = load(Path(__file__).parent / "queries")
 COUNT = len(CHECKS) + len(OWN)
+CATCH_UP = 60.0  # seconds for the sequencer and the sealer
 LAST_BREATH = 30.0  # seconds for a supervisor to end after its instance was purged
 
 _WANTED = """
 SELECT instance_id, slot, effect_key FROM effects JOIN instances i ON i.id = instance_id
 WHERE wanted = 'present' AND i.hold = 'none'
+"""
+_BEHIND = """
+SELECT (SELECT count(*) FROM events WHERE position IS NULL) + (SELECT count(*) FROM audit WHERE seal_number IS NULL)
 """
 
 
@@ -119,6 +125,29 @@ async def purged_means_gone(admin_url: str) -> list[str]:
         wait_until(lambda: not ids or traces(*ids) == NOTHING, LAST_BREATH, "the end of the last supervisor")
     found = traces(*ids) if ids else NOTHING
     return [f"P3: left on the host: {what}" for kind in vars(found).values() for what in sorted(kind)]
+
+
+def history_is_whole(made: Cell) -> list[str]:
+    """Every event has its place in the log and every audit record its seal, and the chain verifies without the database."""
+    try:
+        wait_until(lambda: not asyncio.run(_ask(made.admin_url, _BEHIND)), CATCH_UP, "the end of the log")
+        with made.client(patience=CATCH_UP) as client:
+            verify(client.audit.export(), genuine)
+    except ChaosError:
+        return [
+            f"P7: {asyncio.run(_ask(made.admin_url, _BEHIND))} events and audit records wait for their place for ever"
+        ]
+    except Broken as broken:
+        return [f"P10: the exported chain does not verify: {broken}"]
+    return []
+
+
+async def _ask(admin_url: str, question: str) -> Any:
+    admin = await asyncpg.connect(admin_url)
+    try:
+        return await admin.fetchval(question)
+    finally:
+        await admin.close()
 
 
 def _lines(things: Iterable[tuple[str, str, str]]) -> Sequence[str]:

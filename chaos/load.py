@@ -41,6 +41,7 @@ class Ledger:
     refused: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     ended: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)  # why, by job
 
 
 class Stuck(Exception):
@@ -132,6 +133,7 @@ class Customer:
             try:
                 return client.jobs.wait(job.id, timeout=10).state
             except JobFailed as failed:
+                self.ledger.failed[job.id] = failed.job.error.message if failed.job.error else failed.job.state
                 return failed.job.state
             except WaitTimeout as error:
                 raise Unreachable(str(error), "") from error

@@ -37,6 +37,8 @@ class Kind(StrEnum):
     LATENCY = "latency"
     DISK = "full disk"
     CLOCK = "clock off by an hour"
+    SUPERVISORS = "kill -9 of every supervisor"
+    AWAY = "PostgreSQL away for three leases"
 
 
 class Organ(StrEnum):
@@ -46,6 +48,7 @@ class Organ(StrEnum):
     WAY = "way"
     DISK = "disk"
     CLOCK = "clock"
+    SUPERVISORS = "supervisors"
 
 
 POSTGRES = "postgres"
@@ -60,7 +63,10 @@ _PARTS: Mapping[Kind, tuple[Organ, tuple[str, ...]]] = {
     Kind.LATENCY: (Organ.WAY, PROCESSES),
     Kind.DISK: (Organ.DISK, (*WORKERS, HOST)),
     Kind.CLOCK: (Organ.CLOCK, PROCESSES),
+    Kind.SUPERVISORS: (Organ.SUPERVISORS, (HOST,)),
+    Kind.AWAY: (Organ.PROCESS, (POSTGRES,)),
 }
+DRAWN = tuple(kind for kind in Kind if kind is not Kind.AWAY)  # nothing else can be seen while PostgreSQL is away
 _NEEDS = {
     Kind.DEAF: Means.NFTABLES,
     Kind.MUTE: Means.NFTABLES,
@@ -102,9 +108,9 @@ def faults(seed: int, lease: float, kinds: tuple[Kind, ...]) -> Iterator[Fault]:
         if until and number % BOUT == 1:
             at = max(until.values()) + lease + SLACK
         at += chance.uniform(SHORTEST, LONGEST)
-        free = [
-            (kind, part) for kind in kinds for part in _PARTS[kind][1] if until.get((_PARTS[kind][0], part), 0.0) < at
-        ]
+        everything = [(kind, part) for kind in kinds for part in _PARTS[kind][1]]
+        while not (free := [(kind, part) for kind, part in everything if until.get((_PARTS[kind][0], part), 0.0) < at]):
+            at += SHORTEST  # where few kinds are drawn from
         kind = chance.choice(sorted({kind for kind, _ in free}))
         part = chance.choice([part for each, part in free if each is kind])
         fault = Fault(number, kind, part, at, _lasts(chance, kind, lease), chance.random() < 0.5)
@@ -118,8 +124,10 @@ def _lasts(chance: random.Random, kind: Kind, lease: float) -> float:
             return chance.uniform(0.0, 2.0)
         case Kind.FREEZE:
             return lease * chance.uniform(1.2, 2.0)
-        case Kind.RESTART:
+        case Kind.RESTART | Kind.SUPERVISORS:
             return 0.0
+        case Kind.AWAY:
+            return lease * 3
         case Kind.DEAF | Kind.MUTE:
             return lease * chance.uniform(0.3, 1.6)
         case Kind.LOSS | Kind.LATENCY | Kind.DISK | Kind.CLOCK:
@@ -143,16 +151,20 @@ class Nemesis:
     stream: Iterator[Fault]
     done: list[Done] = field(default_factory=list)
     begun: int = 0
+    spooled: int = 0  # reports that waited on disk when PostgreSQL came back
     _under_way: list[tuple[float, int, Fault, float]] = field(default_factory=list)
 
     def rage(self, on: Callable[[], bool]) -> None:
-        """Do harm as long as it may go on; then mend everything. What comes late delays what comes after it as much."""
+        """Do harm as long as it may go on, and let what was begun last its time; returns when everything is mended.
+
+        What comes late delays what comes after it as much.
+        """
         start = time.time()
         for fault in self.stream:
+            if fault.number % BOUT == 1 and self.begun:
+                start = self._calm(on) - fault.at
             while on() and time.time() - start < fault.at:
-                self._mend(time.time())
-                self.cell.look_after()
-                time.sleep(0.02)
+                self._tend()
             if not on():
                 break
             began = time.time()
@@ -160,10 +172,22 @@ class Nemesis:
             self._begin(fault)
             self.begun += 1
             heapq.heappush(self._under_way, (began + fault.seconds, fault.number, fault, began))
-        self._mend(float("inf"))
+        while self._under_way:
+            self._tend()
 
-    def _mend(self, until: float) -> None:
-        while self._under_way and self._under_way[0][0] <= until:
+    def _calm(self, on: Callable[[], bool]) -> float:
+        """When the next bout may begin: a calm after everything is whole again, however slowly this machine starts a process."""
+        while on() and (self._under_way or not self.cell.ready()):
+            self._tend()
+        return time.time() + self.cell.lease + SLACK
+
+    def _tend(self) -> None:
+        self._mend()
+        self.cell.look_after()
+        time.sleep(0.02)
+
+    def _mend(self) -> None:
+        while self._under_way and self._under_way[0][0] <= time.time():
             _, _, fault, began = heapq.heappop(self._under_way)
             self._end(fault)
             self.done.append(Done(fault, began, time.time()))
@@ -175,7 +199,12 @@ class Nemesis:
             case Kind.FREEZE:
                 self.cell.parts[fault.part].signal(signal.SIGSTOP)
             case Kind.RESTART:
-                self.cell.restart_postgres()
+                self.cell.end_postgres()
+                self.cell.postgres.start()
+            case Kind.SUPERVISORS:
+                self.cell.kill_supervisors()
+            case Kind.AWAY:
+                self.cell.end_postgres()
             case Kind.DEAF | Kind.MUTE | Kind.LOSS:
                 self.cell.ways[fault.part].harms.add(_HARMS[fault.kind])
                 self._apply(fault.part)
@@ -194,8 +223,11 @@ class Nemesis:
                 self.cell.parts[fault.part].start()
             case Kind.FREEZE:
                 self.cell.parts[fault.part].signal(signal.SIGCONT)
-            case Kind.RESTART:
+            case Kind.RESTART | Kind.SUPERVISORS:
                 pass
+            case Kind.AWAY:
+                self.spooled += self.cell.spooled()
+                self.cell.postgres.start()
             case Kind.DEAF | Kind.MUTE | Kind.LOSS:
                 self.cell.ways[fault.part].harms.discard(_HARMS[fault.kind])
                 self._apply(fault.part)

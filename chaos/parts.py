@@ -130,13 +130,25 @@ class Cell:
         for part in self.parts.values():
             part.look_after()
 
-    def restart_postgres(self) -> None:
-        """Immediate shutdown, as if its machine had lost power, and up again."""
+    def end_postgres(self) -> None:
+        """Immediate shutdown, as if its machine had lost power."""
         server = self.postgres.running()
         if server is not None:
             os.kill(server.pid, signal.SIGQUIT)
             psutil.Process(server.pid).wait(60)
-        self.postgres.start()
+
+    def kill_supervisors(self) -> None:
+        """Of all instances; what they supervise goes on, and whoever needs one starts it anew."""
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or ()
+            if "supervise" in words and str(self.home.instances) in words:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+    def spooled(self) -> int:
+        """Reports that wait on the workers' disks."""
+        homes = (Path(self.parts[name].environment["SPECTRUM_HOME"]) for name in WORKERS)
+        return sum(len(list((home / "spool").glob("*.json"))) for home in homes)
 
     def ready(self) -> bool:
         return all(_answers(f"{front}/readyz") for front in self.fronts)

@@ -21,8 +21,10 @@ class Tally:
     faults: Mapping[str, int]
     left_out: Mapping[str, str]
     jobs: Mapping[str, int]  # by operation and how it ended
+    failed: Mapping[str, int]  # jobs, by what they say of it
     refused: int
     attempts: Mapping[str, int]  # at steps, by cause
+    spooled: int  # reports that waited on disk when PostgreSQL came back after long
     claims: Sequence[float]  # seconds from the part's return to the claim
     quiet_claims: Sequence[float]  # those of them without another fault
     asked: int
@@ -49,8 +51,10 @@ class Tally:
             "faults": dict(self.faults),
             "left_out": dict(self.left_out),
             "jobs": dict(self.jobs),
+            "failed": dict(self.failed),
             "refused": self.refused,
             "attempts": dict(self.attempts),
+            "spooled": self.spooled,
             "claims": len(self.claims),
             "claim_seconds": _spread(self.claims),
             "claim_seconds_quiet": _spread(self.quiet_claims),
@@ -76,6 +80,7 @@ class Tally:
                 "seconds": round(self.seconds),
                 "probes": self.asked,
                 "jobs claimed again": len(self.claims),
+                "reports that waited on disk": self.spooled,
                 **{f"attempts, {cause}": count for cause, count in self.attempts.items()},
             },
         )
@@ -88,8 +93,10 @@ class Tally:
         yield f"\njobs {sum(self.jobs.values())}"
         yield from _rows(self.jobs)
         yield f"  {'refused commands':34} {self.refused:6}"
+        yield from (f"  failed {count} times: {what}" for what, count in self.failed.items())
         yield f"\nattempts at steps {sum(self.attempts.values())}"
         yield from _rows(self.attempts)
+        yield f"  {'reports that waited on disk':34} {self.spooled:6}"
         yield f"\nclaimed again {len(self.claims)}"
         yield f"  {'seconds after the part was back':34} {_words(self.claims)}"
         yield f"  {'of them without another fault':34} {_words(self.quiet_claims)}"

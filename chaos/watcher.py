@@ -23,9 +23,11 @@ SELECT id, state, version, fence, lease_id, worker_id, clock_timestamp() AS at F
 WHERE finished_at IS NULL OR finished_at > now() - interval '1 minute'
 """
 _FACTS = """
-SELECT data->>'job_id' AS job, type, data->>'worker_id' AS worker, recorded_at AS at FROM events
-WHERE data ? 'job_id' ORDER BY position
+SELECT data->>'job_id' AS job, split_part(type, '.', 3) || '.' || split_part(type, '.', 4) AS type,
+       data->>'worker_id' AS worker, recorded_at AS at
+FROM events WHERE data ? 'job_id' ORDER BY position
 """
+_STARTS = "SELECT worker_id, started_at FROM leases ORDER BY started_at"
 _CLAIMED, _RESCUED = "job.claimed", "job.rescued"
 _ENDED = tuple(f"job.{state}" for state in JobState if state.terminal)
 
@@ -67,6 +69,18 @@ async def facts(admin_url: str) -> Mapping[str, Sequence[Fact]]:
         found: dict[str, list[Fact]] = {}
         for row in await admin.fetch(_FACTS):
             found.setdefault(row["job"], []).append(Fact(row["at"].timestamp(), row["type"], row["worker"]))
+        return found
+    finally:
+        await admin.close()
+
+
+async def starts(admin_url: str) -> Mapping[str, Sequence[float]]:
+    """When each worker's incarnations began: moments of PostgreSQL's clock, by worker."""
+    admin = await asyncpg.connect(admin_url)
+    try:
+        found: dict[str, list[float]] = {}
+        for row in await admin.fetch(_STARTS):
+            found.setdefault(row["worker_id"], []).append(row["started_at"].timestamp())
         return found
     finally:
         await admin.close()
@@ -133,18 +147,29 @@ class Watcher:
                     yield f"P4: job {job} was claimed anew under fence {after.fence}, as before"
 
     def claims(
-        self, done: Sequence[Done], workers: Mapping[str, str], facts: Mapping[str, Sequence[Fact]]
+        self,
+        done: Sequence[Done],
+        workers: Mapping[str, str],
+        facts: Mapping[str, Sequence[Fact]],
+        starts: Mapping[str, Sequence[float]],
     ) -> Iterator[Claim]:
-        """For every job that a worker held when it was killed or frozen: how long nobody had it once that worker was back."""
+        """For every job that a worker held when it was killed or frozen: how long nobody had it once that worker was back.
+
+        Who was frozen is back when it wakes; who was killed, when its next incarnation has begun.
+        """
         for each in done:
             if each.fault.kind not in (Kind.KILL, Kind.FREEZE) or each.fault.part not in WORKERS:
                 continue
+            worker = workers[each.fault.part]
+            back = each.mended
+            if each.fault.kind is Kind.KILL:
+                back = next((start for start in starts.get(worker, ()) if start > each.began), back)
             for job, told in facts.items():
-                if _holder(told, each.began) != workers.get(each.fault.part):
+                if _holder(told, each.began) != worker:
                     continue
                 taken = self._taken_up(job, told, each.began)
                 if taken is not None:
-                    yield Claim(job, each, max(0.0, taken - each.mended), _quiet(done, each, taken))
+                    yield Claim(job, each, max(0.0, taken - back), _quiet(done, each, back, taken))
 
     def _taken_up(self, job: str, told: Sequence[Fact], after: float) -> float | None:
         """When somebody had it again. None where it was let go meanwhile, to be taken up at a time of its own."""
@@ -179,10 +204,10 @@ def _holder(told: Sequence[Fact], moment: float) -> str | None:
     return holder
 
 
-def _quiet(done: Sequence[Done], own: Done, until: float) -> float:
+def _quiet(done: Sequence[Done], own: Done, back: float, until: float) -> float:
     """Seconds between the return and `until` without another fault."""
-    edge, quiet = own.mended, 0.0
-    for other in sorted((d for d in done if d is not own and d.mended > own.mended), key=lambda d: d.began):
+    edge, quiet = back, 0.0
+    for other in sorted((d for d in done if d is not own and d.mended > back), key=lambda d: d.began):
         if other.began >= until:
             break
         quiet += max(0.0, other.began - edge)

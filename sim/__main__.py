@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds", type=float, help="begin no other interleaving after so long; the sums are of what was done"
     )
     pairing.add_argument("--json", type=Path, help="where to write the sums")
+    pairing.add_argument("--ledger", action="store_true", help="add the run to docs/proof")
     pairing.set_defaults(command=_pairs)
     return parser
 
@@ -138,6 +139,8 @@ def _pairs(arguments: argparse.Namespace) -> int:
     sums = json.dumps(summary.as_json(), indent=2)
     if arguments.json is not None:
         arguments.json.write_text(sums + "\n")
+    if arguments.ledger:
+        ledger.add(summary.as_run())
     print(sums)
     print(
         f"{summary.interleavings} interleavings of {len(arguments.seeds)} seeds in {time.perf_counter() - started:.1f} s"
@@ -154,10 +157,12 @@ def _outcomes(scenario: str, seeds: range, jobs: int, until: float | None) -> It
         return chunks.popleft() if chunks and not late else None
 
     if jobs == 1:
+        gc.freeze()
         while (chunk := next_chunk()) is not None:
             yield from _chunk(scenario, chunk)
         return
-    with ProcessPoolExecutor(jobs) as pool:
+    # What was loaded so far is no garbage: it is not looked at again and again.
+    with ProcessPoolExecutor(jobs, initializer=gc.freeze) as pool:
         running: deque[Future[list[Outcome]]] = deque()
         while True:
             while len(running) < 2 * jobs and (chunk := next_chunk()) is not None:
@@ -217,6 +222,7 @@ class Totals:
         self._seconds = 0.0
         self._faults: Counter[str] = Counter()
         self._marks: Counter[str] = Counter()
+        self._work: Counter[str] = Counter()
         self.digests: dict[int, str] = {}
 
     @property
@@ -226,7 +232,7 @@ class Totals:
 
     def as_run(self, scenario: str, violations: int, again: int) -> ledger.Run:
         """The line of the ledger."""
-        extra = {"seeds run twice": again} if again else {}
+        extra = {**self._work, "steps": self._steps} | ({"seeds run twice": again} if again else {})
         faults, met = dict(self._faults), dict(self._marks)
         return ledger.Run(
             "sim", scenario, self._seeds, "seeds", round(self._seconds), violations, faults, met, {}, extra
@@ -239,10 +245,12 @@ class Totals:
         self._seconds += outcome.seconds
         self._faults += outcome.injected
         self._marks += outcome.marks
+        self._work += outcome.work
 
     def summary(self, scenario: str, took: float, failures: int) -> str:
         return (
-            f"{scenario}: {self._seeds} seeds, {failures} failed, {self._faults.total()} faults, "
+            f"{scenario}: {self._seeds} seeds, {failures} failed, "
+            f"{', '.join(f'{count} {what}' for what, count in sorted(self._work.items()))}, {self._faults.total()} faults, "
             f"{self._seconds / 3600:.1f} h of virtual time, {self._steps} steps in {took:.1f} s "
             f"({self._seeds / took:.0f} seeds/s, {self._steps / took:.0f} steps/s)\n" + report.missing(self.missed)
         ).rstrip()

@@ -37,14 +37,15 @@ class _Nowhere(list["SimHandle"]):
 class Life:
     """One incarnation of a host: from a start to a crash."""
 
-    __slots__ = ("alive", "host", "inbox", "number", "over", "tasks")
+    __slots__ = ("alive", "bereaved", "host", "inbox", "number", "tasks")
 
-    def __init__(self, host: Host, number: int, ready: list[SimHandle], over: asyncio.Future[None]) -> None:
+    def __init__(self, host: Host, number: int, ready: list[SimHandle]) -> None:
         self.host = host
         self.number = number
         self.alive = True
         self.inbox = ready
-        self.over = over  # done when it is: what a broken connection tells the other side
+        # Called when it is over, in order: what a broken connection tells the other side.
+        self.bereaved: dict[object, Callable[[], None]] = {}
         self.tasks: list[SimTask[Any]] = []
 
 
@@ -127,7 +128,7 @@ class Host:
         if self.life is not None:
             raise RuntimeError(f"host {self.name} is already up: crash it first")
         self._lives += 1
-        self.life = Life(self, self._lives, self._loop.ready, self._loop.create_future())
+        self.life = Life(self, self._lives, self._loop.ready)
         self._loop.lives.append(self.life)
         self.spawn(self._boot(self), f"{self.name}#{self._lives}").add_done_callback(self._loop.inspect)
 
@@ -162,7 +163,8 @@ class Host:
         life.alive = False
         self._loop.withdraw(life)
         life.inbox = _Nowhere()
-        life.over.set_result(None)
+        for told in life.bereaved.values():
+            self._loop.later(0, told)
         self._loop.tell(f"{self.name} crashes", "nemesis")
 
     def pause(self) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from sim.twins.provider import Act, MemoryTarget
+from sim.twins.store import MemoryDatabase
 from sim.world import Violation, World
 from spectrum.core.ids import InstanceId
 from spectrum.providers.protocol import Strength
@@ -91,9 +92,12 @@ def observer(over: type[T]) -> Callable[[Callable[[T], Callable[[], None]]], Cal
 def unread(ledger: list[T]) -> Callable[[], list[T]]:
     """A reader that keeps its place: each call answers what was appended since the call before."""
     place = 0
+    nothing: list[T] = []
 
     def read() -> list[T]:
         nonlocal place
+        if place == len(ledger):
+            return nothing
         new, place = ledger[place:], len(ledger)
         return new
 
@@ -107,25 +111,31 @@ def unwatched() -> tuple[str, ...]:
 
 
 class Judge:
-    """Calls the invariants of one world."""
+    """Calls the invariants of one world, each where what it speaks of may have changed."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._checks: dict[When, list[tuple[str, Check]]] = {When.EACH_CHANGE: [], When.END: []}
-        self._observers: list[Callable[[], None]] = []
+        self._eyes: list[Eye] = []
         self._known = 0
         self._add(world)
 
-    def after_change(self) -> None:
-        """Raises Violation, naming the promise."""
-        self._judge(When.EACH_CHANGE)
+    def after_change(self, changed: set[object]) -> None:
+        """Judge what has changed: `None`, or the ids of things.
+
+        Raises Violation, naming the promise.
+        """
+        self._refuse_complaints()
+        for eye in self._eyes:
+            if eye.of is None or eye.of in changed or None in changed:
+                eye.look(When.EACH_CHANGE)
 
     def at_the_end(self) -> None:
         """Raises Violation, naming the promise."""
-        self._judge(When.EACH_CHANGE)
-        self._judge(When.END)
+        self.after_change({None})
+        for eye in self._eyes:
+            eye.look(When.END)
 
-    def _judge(self, when: When) -> None:
+    def _refuse_complaints(self) -> None:
         if self._world.verdict is not None:
             raise self._world.verdict
         if self._world.loop.complaints:
@@ -133,17 +143,34 @@ class Judge:
         while self._known < len(self._world.watched):
             self._add(self._world.watched[self._known])
             self._known += 1
-        for look in self._observers:
-            look()
-        for promise, check in self._checks[when]:
-            for what in check():
-                raise Violation(promise, what)
 
     def _add(self, thing: object) -> None:
+        eye = Eye(id(thing) if isinstance(thing, ALONE) else None)
         for known in REGISTRY:
             if isinstance(thing, known.over):
-                self._checks[known.when].append((known.promise, known.make(thing)))
-        self._observers += [make(thing) for over, make in OBSERVERS if isinstance(thing, over)]
+                eye.checks[known.when].append((known.promise, known.make(thing)))
+        eye.observers += [make(thing) for over, make in OBSERVERS if isinstance(thing, over)]
+        self._eyes.append(eye)
+
+
+ALONE = (MemoryTarget, MemoryDatabase)
+"""Things that say of themselves when they change; whatever else is watched is looked at after every change."""
+
+
+@dataclass
+class Eye:
+    """What looks at one thing: at `of` alone (its id), or at all that there is."""
+
+    of: int | None
+    observers: list[Callable[[], None]] = field(default_factory=list)
+    checks: dict[When, list[tuple[str, Check]]] = field(default_factory=lambda: {when: [] for when in When})
+
+    def look(self, when: When) -> None:
+        for look in self.observers:
+            look()
+        for promise, check in self.checks[when]:
+            for what in check():
+                raise Violation(promise, what)
 
 
 @invariant("P2", MemoryTarget)

@@ -32,7 +32,8 @@ class Run:
     """One run of one ring.
 
     `count` is of `unit`: seeds, interleavings, jobs, situations. `seconds` are virtual where the ring has virtual time. `mutants`:
-    by planted bug, how it was found (empty: it survived). `extra`: other sums, such as what was run twice.
+    by planted bug, how it was found (empty: it survived). `extra`: other sums, such as the jobs that were played, so that a small
+    seed can't pass for a large one. Fields are only ever added, at the end and with a default: lines of old runs have to be read.
     """
 
     ring: str
@@ -61,7 +62,10 @@ class Bug:
 
 
 def add(entry: Run | Bug, lines: Path = LINES, page: Path | None = PAGE) -> None:
-    """Append to the ledger, and make its page anew. A run without a commit is one of the checked out state."""
+    """Append to the ledger, and make its page anew. A run without a commit is one of the checked out state.
+
+    Raises ValueError for a ring that is not in `RINGS`.
+    """
     kind = "run" if isinstance(entry, Run) else "bug"
     document = {"kind": kind, **asdict(entry)}
     if isinstance(entry, Run):

@@ -3,10 +3,10 @@
 Unmodified asyncio primitives run on it. It has no selector, no threads and no clock: when nothing is ready, time jumps to the next
 timer; every step costs a microsecond, so that timers also fire between the steps of busy tasks. What it does is a function of its
 choices alone: tasks and futures hash by the order of their creation (asyncio keeps them in sets), and the trace hash contains no
-address and no salted hash. A step is one call of a handle.
+address and no salted hash. A step is one call of a handle; a timer that only wakes who sleeps is none of its own.
 
-Private names of `asyncio.BaseEventLoop` that it stands on: `_run_once`, `_ready`, `_stopping`; all of them are the same from Python
-3.11 to 3.14.
+Private names of `asyncio` that it stands on: `_run_once`, `_ready`, `_stopping` of its `BaseEventLoop`, and what a timer of `sleep`
+does; all of them are the same from Python 3.11 to 3.14.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ T = TypeVar("T")
 STEP_COST = 1e-6  # seconds of virtual time
 _FLUSH = 16_384  # numbers in the trace before they are hashed
 _PRUNE = 256  # tasks that are remembered before the ended ones are forgotten
+_WAKES_A_SLEEPER = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]
 
 
 class Mode(StrEnum):
@@ -75,6 +76,9 @@ class SimHandle(asyncio.Handle):
         self._repr = None
         self._source_traceback = None
 
+    def cancel(self) -> None:
+        self._cancelled = True
+
 
 class SimTimer(asyncio.TimerHandle):
     __slots__ = ()
@@ -83,19 +87,28 @@ class SimTimer(asyncio.TimerHandle):
     def __init__(
         self, when: float, callback: Callable[..., object], args: tuple[Any, ...], loop: SimLoop, context: Context
     ) -> None:
-        SimHandle.__init__(self, callback, args, loop, context)  # type: ignore[arg-type]
+        self._context = context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
         self._when = when
         self._scheduled = True
 
+    def cancel(self) -> None:
+        self._cancelled = True
+
 
 class SimFuture(asyncio.Future[T]):
-    """A future that hashes by the order of creation."""
+    """A future that hashes by the order in which futures are first asked for their hash: most never are."""
 
-    def __init__(self, loop: SimLoop) -> None:
-        self.serial = loop.next_serial()
-        super().__init__(loop=loop)
+    serial = 0
 
     def __hash__(self) -> int:
+        if not self.serial:
+            self.serial = SimLoop.current().next_serial()
         return self.serial
 
 
@@ -114,7 +127,7 @@ class SimTask(asyncio.Task[T]):
 class _Priorities:
     """Probabilistic concurrency testing: finds any bug that needs `depth` ordered events with a known chance per seed."""
 
-    def __init__(self, stream: Stream, depth: int = 3, horizon: int = 4_000) -> None:
+    def __init__(self, stream: Stream, depth: int = 3, horizon: int = 3_000) -> None:
         self._draw = stream.draw
         self._put = stream.put
         self._of: dict[int, float] = {}
@@ -138,12 +151,13 @@ class _Priorities:
 
 
 class SimLoop(asyncio.BaseEventLoop):
-    """Runs one simulated world. `tell` writes its story; `on_change` is called after each step that `changed` something."""
+    """Runs one simulated world. `tell` writes its story; `on_change` hears after each step what it has `changed`."""
 
     def __init__(
         self, choices: Choices, mode: Mode = Mode.RANDOM, max_steps: int = 2_000_000, max_time: float = 1e7
     ) -> None:
         super().__init__()
+        self.get_debug = bool  # type: ignore[method-assign]  # asked for at every future: False, at once
         self.seed = choices.seed
         self.now = 0.0
         self.steps = 0
@@ -152,14 +166,15 @@ class SimLoop(asyncio.BaseEventLoop):
         self.story: list[Line] = []
         self.complaints: list[str] = []
         self.marks: Counter[str] = Counter()
-        self.on_change: Callable[[], None] | None = None
+        self.work: Counter[str] = Counter()  # how much was done: jobs, calls of ports
+        self.on_change: Callable[[set[object]], None] | None = None
         self._ready = self.ready  # BaseEventLoop.close clears it
         self._stopping = False
         self._timers: list[tuple[float, int, SimTimer]] = []
         self._serial = 0
         self._max_steps = max_steps
         self._max_time = max_time
-        self._dirty = False
+        self._dirty: set[object] = set()
         self._buried = False
         self._outside: list[SimTask[Any]] = []
         self._trace: list[int] = []
@@ -187,16 +202,24 @@ class SimLoop(asyncio.BaseEventLoop):
         context = copy_context() if context is None else context
         timer = SimTimer(when, callback, args, self, context)
         life = LIFE.get()
-        if life is not None:
-            when = when / life.host.rate
-        # A moment that lies ahead by less than rounding can show would fire without end at one and the same time.
-        heapq.heappush(self._timers, (max(when, self.now + STEP_COST), self.next_serial(), timer))
-        return timer
+        return self._set(when if life is None else when / life.host.rate, timer)
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         return self.call_at(self.time() + delay, callback, *args, context=context)
+
+    def later(self, delay: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
+        """Have something happen outside of all hosts in so many seconds of the world."""
+        when = self.now + delay
+        return self._set(when, SimTimer(when, callback, args, self, Context()))
+
+    def _set(self, when: float, timer: SimTimer) -> SimTimer:
+        self._serial += 1
+        # A moment that lies ahead by less than rounding can show would fire without end at one and the same time.
+        soonest = self.now + STEP_COST
+        heapq.heappush(self._timers, (when if when > soonest else soonest, self._serial, timer))
+        return timer
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """Cancelled timers are dropped when their time comes."""
@@ -217,7 +240,7 @@ class SimLoop(asyncio.BaseEventLoop):
     call_soon_threadsafe = call_soon  # type: ignore[assignment]  # for asyncio's own hooks: there are no threads
 
     def create_future(self) -> asyncio.Future[Any]:
-        return SimFuture(self)
+        return SimFuture(loop=self)
 
     def create_task(  # type: ignore[override]
         self, coroutine: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None
@@ -275,9 +298,9 @@ class SimLoop(asyncio.BaseEventLoop):
             except BaseException as error:
                 self.complain(f"a callback raised {error!r}")
             if self._dirty:
-                self._dirty = False
+                changed, self._dirty = self._dirty, set()
                 if self.on_change is not None:
-                    self.on_change()
+                    self.on_change(changed)
             if len(self._trace) > _FLUSH:
                 self._flush()
                 if self.steps > self._max_steps:
@@ -287,9 +310,13 @@ class SimLoop(asyncio.BaseEventLoop):
         timers = self._timers
         while timers and timers[0][0] <= self.now:
             timer = heapq.heappop(timers)[2]
-            if not timer._cancelled:
-                life = timer._context.get(LIFE)
-                (self.ready if life is None else life.inbox).append(timer)  # type: ignore[arg-type]
+            if timer._cancelled:
+                continue
+            if timer._callback is _WAKES_A_SLEEPER:
+                timer._callback(*timer._args)  # whoever sleeps is ready: on its host, and not while that stands still
+                continue
+            life = timer._context.get(LIFE)
+            (self.ready if life is None else life.inbox).append(timer)  # type: ignore[arg-type]
 
     def _advance(self) -> None:
         timers = self._timers
@@ -321,9 +348,9 @@ class SimLoop(asyncio.BaseEventLoop):
         self.story.append(Line(self.now, who, what))
         self._trace.append(zlib.crc32(what.encode()))
 
-    def changed(self) -> None:
-        """Say that this step changed something that an invariant looks at."""
-        self._dirty = True
+    def changed(self, thing: object = None) -> None:
+        """Say that this step changed something that an invariant looks at: this thing, or any (None)."""
+        self._dirty.add(None if thing is None else id(thing))
 
     def waiting(self) -> str:
         """The tasks that have not ended, and where they wait."""
@@ -370,7 +397,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self._buried = True
         # Whatever a finally block does now is done by a life that is over.
         undertaker = Host(self, "undertaker", _nobody)
-        grave = Life(undertaker, 0, [], self.create_future())
+        grave = Life(undertaker, 0, [])
         grave.alive = False
         context = Context()
         context.run(LIFE.set, grave)
@@ -409,8 +436,10 @@ def _picker(choices: Choices, mode: Mode) -> Callable[[list[SimHandle]], int]:
         return _Priorities(stream)
     if mode is Mode.FIFO and not choices.replaying:
         return lambda ready: 0
-    below = stream.below
-    return lambda ready: below(len(ready))
+    if choices.replaying:
+        return lambda ready: stream.below(len(ready))
+    draw, put = stream.draw, stream.put
+    return lambda ready: put(int(draw() * len(ready)))
 
 
 def _place(coroutine: Coroutine[Any, Any, Any] | Generator[Any, Any, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice, pairwise
+from itertools import dropwhile, islice, pairwise
 
 from sim.invariants import Check, When, invariant, observer, unread
 from sim.marks import declare, sometimes
@@ -319,14 +319,14 @@ def the_target_holds_what_is_wanted(system: System) -> Check:
 
 @invariant("P9", System, When.END)
 def one_key_one_job(system: System) -> Check:
-    """All answers under one key name one job, and that job is there."""
+    """Once something was accepted under a key, all answers under it name one job, and that job is there; a refusal uses up none."""
 
     def check() -> Iterator[str]:
         for key, answers in system.answers.items():
-            named = {_job_named(answer) for answer in answers}
-            if len(named) > 1:
-                yield f"key {key} was answered with {sorted(map(str, named))}"
-            for job_id in named - {None}:
+            accepted = [*dropwhile(lambda named: named is None, map(_job_named, answers))]
+            if len(set(accepted)) > 1:
+                yield f"key {key} was answered with {', then '.join(map(str, accepted))}"
+            for job_id in accepted[:1]:
                 if job_id not in system.database.jobs:
                     yield f"key {key} names job {job_id}, which is not there"
 

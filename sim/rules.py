@@ -5,7 +5,7 @@ Each keeps its own books of what happened: it believes nothing that the code und
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +15,7 @@ from sim.system import CANARY, System
 from sim.twins.provider import Act
 from sim.twins.store import MemoryDatabase
 from spectrum.core.errors import Problem
-from spectrum.core.jobs.commands import Done, Holding, Observe, Release, Report, Result
+from spectrum.core.jobs.commands import Done, Holding, Observe, Release, Report, Result, Verdict
 from spectrum.core.jobs.model import MAX_RESCUES, Job, Step
 from spectrum.core.jobs.table import SATISFIED, UNWOUND, Hold, JobState, Lifecycle, Phase, Reason, StepState
 from spectrum.core.plan import Operation
@@ -156,14 +156,20 @@ def an_owner_has_a_living_lease(database: MemoryDatabase) -> Check:
 @invariant("P17", MemoryDatabase)
 def what_is_seen_is_of_now(database: MemoryDatabase) -> Check:
     """An observation changes an instance only where nothing has moved since it was asked for."""
-    new = unread(database.changes)
+    new, told = unread(database.changes), unread(database.told)
+    counters: dict[str, int] = {}  # before the commit that is looked at
 
     def check() -> Iterator[str]:
-        for change in new():
-            if not isinstance(change.command, Observe) or change.before is None:
+        for answer in told():
+            seen, response = answer.command, answer.response
+            if not isinstance(seen, Observe) or not isinstance(response, Done) or not response.changed:
                 continue
-            if change.before.counter != change.command.fence or change.before.active_job_id is not None:
-                yield f"{change.after.name} was changed by an observation that began before its last job"
+            if seen.fence < counters.get(seen.instance_id, 0):
+                yield f"{seen.instance_id} was changed by an observation that began before its last job"
+        for change in new():
+            counters[change.after.id] = change.after.counter
+            if isinstance(change.command, Observe) and change.before and change.before.active_job_id is not None:
+                yield f"{change.after.name} was changed by an observation while a job was active"
 
     return check
 
@@ -182,15 +188,17 @@ class PoisonIsCountedRightly:
         self._lost: defaultdict[str, int] = defaultdict(int)
 
     def __call__(self) -> Iterator[str]:
+        # Several may be lost in one step.
+        rescued = {e.fact.data["job_id"] for e in self._facts() if e.fact.type == "job.rescued"}
         for before, after, _command in self._new():
             if before is not None:
-                yield from self._change(before, after)
+                yield from self._change(before, after, after.id in rescued)
 
-    def _change(self, before: Job, after: Job) -> Iterator[str]:
+    def _change(self, before: Job, after: Job, was_rescued: bool) -> Iterator[str]:
         if _progressed(before, after):
             self._lost[after.id] = 0
         poisoned = after.reason is Reason.POISON and before.reason is not Reason.POISON
-        if before.state is JobState.RUNNING and (after.state is JobState.READY or poisoned) and self._was_lost(after):
+        if before.state is JobState.RUNNING and (after.state is JobState.READY or poisoned) and was_rescued:
             self._lost[after.id] += 1
         lost = self._lost[after.id]
         if poisoned and lost <= MAX_RESCUES:
@@ -205,9 +213,6 @@ class PoisonIsCountedRightly:
             ]
             if len(others) > 1:
                 yield f"job {after.id} is to run alone, and its worker has {len(others) - 1} others"
-
-    def _was_lost(self, job: Job) -> bool:
-        return any(e.fact.type == "job.rescued" and e.fact.data.get("job_id") == job.id for e in self._facts())
 
 
 def _progressed(before: Job, after: Job) -> bool:
@@ -403,6 +408,46 @@ class AbsentIsSeenTwice:
         looks = self._seen[report.instance_id, step.slot or "", report.fence]
         if len(looks) < 2 or looks[-1] - looks[0] < self._system.target.settle * SETTLE_SHARE:
             yield f"{name} of job {report.job_id} was taken for absent after looks at {looks}"
+
+
+@invariant("P3", System)
+class UndoneIsSeen:
+    """An undo is done once its call has reached the target, and a job is unwound after looks at what is left: two where a late call
+    may still land.
+    """
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._new = unread(system.target.ledger)
+        self._told = unread(system.database.told)
+        self._arrived: set[tuple[str, str, int]] = set()
+        self._looks: Counter[tuple[str, int]] = Counter()  # since the last call that was to change something
+        self._newest: Counter[tuple[str, int]] = Counter()  # token: an older one that arrives late is refused
+
+    def __call__(self) -> Iterator[str]:
+        for entry in self._new():
+            call = entry.call
+            if entry.act is Act.ARRIVED and call.token:
+                self._arrived.add((call.instance, call.slot, call.token))
+                if call.token >= self._newest[call.instance, call.fence]:
+                    self._newest[call.instance, call.fence] = call.token
+                    self._looks[call.instance, call.fence] = 0
+            elif entry.act is Act.ARRIVED and not call.slot:
+                self._looks[call.instance, call.fence] += 1
+        for told in self._told():
+            if isinstance(told.command, Report) and isinstance(told.response, Holding):
+                yield from self._report(told.command)
+
+    def _report(self, report: Report) -> Iterator[str]:
+        job = self._system.database.jobs[report.job_id]
+        for outcome in report.outcomes:
+            step = job.step(outcome.step)
+            undone = outcome.phase is Phase.UNDO and outcome.result is Result.DONE and step is not None and step.slot
+            if undone and (job.instance_id, undone, outcome.token) not in self._arrived:
+                yield f"{outcome.step} of job {job.id} is told undone, and no call of token {outcome.token} has arrived"
+        looks = self._looks[job.instance_id, report.fence]
+        if report.verdict is Verdict.UNWOUND and looks < (1 if self._system.atomic else 2):
+            yield f"job {job.id} is told unwound after {looks} looks at what is left"
 
 
 # ---- the end

@@ -25,7 +25,7 @@ _MODES = (Mode.RANDOM, Mode.RANDOM, Mode.PRIORITIES, Mode.FIFO)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run came to. `digest` is its trace hash, `seconds` the virtual time it took."""
+    """What a run came to. `digest` is its trace hash, `seconds` the virtual time it took, `work` how much was done in it."""
 
     seed: int
     mode: Mode
@@ -36,6 +36,7 @@ class Outcome:
     digest: str
     injected: Counter[str]
     marks: Counter[str]
+    work: Counter[str]
     story: tuple[Line, ...] = field(repr=False)
     tape: Tape = field(repr=False)
 
@@ -74,6 +75,7 @@ def run(
             digest=loop.digest(),
             injected=faults.injected,
             marks=loop.marks,
+            work=loop.work,
             story=tuple(loop.story),
             tape=choices.tape(),
         )

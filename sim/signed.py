@@ -35,7 +35,7 @@ from spectrum.core.errors import Problem
 from spectrum.core.ids import LeaseId, OrganizationId, PoolId, WorkerId
 from spectrum.core.jobs.holding import lease_ended
 from spectrum.core.signing import Call, CallWindow, Signer, call_signature
-from spectrum.ports import Clock, Spawner
+from spectrum.ports import Clock, Spawner, Tasks
 from spectrum.settings import Tuning
 from spectrum.telemetry import Metrics
 from spectrum.transports import wire as protocol_wire
@@ -128,10 +128,10 @@ class Windows(Calls):
         SimLoop.current().changed()
         return worker
 
-    async def _moved(self, batch: list[_Used]) -> list[bool]:
+    async def _move(self, batch: Sequence[_Used]) -> list[bool | Exception]:
         return await self.store.ask(lambda: self._move_rows(batch))
 
-    def _move_rows(self, batch: list[_Used]) -> list[bool]:
+    def _move_rows(self, batch: Sequence[_Used]) -> list[bool | Exception]:
         database = self.store.database
         wanted = {used.lease_id for used in batch}
         leases = {lease_id: lease for lease_id, lease in database.leases.items() if lease_id in wanted}
@@ -346,6 +346,7 @@ def link(
         cast(Any, None),
         clock,
         operations,
+        Tasks(),
         worker_id=worker_id,
         travelled=travelled,
     )

@@ -16,7 +16,7 @@ from sim.twins.provider import MemoryTarget
 from sim.twins.store import MemoryDatabase, MemoryStore
 from sim.twins.wire import Unreachable, Wire
 from sim.world import World
-from spectrum.control.dispatch import Caller, Dispatch
+from spectrum.control.dispatch import Caller, Dispatch, release_of, report_of
 from spectrum.control.engine import Engine
 from spectrum.control.sweeper import Sweeper
 from spectrum.control.wakeups import Wakeups
@@ -31,9 +31,9 @@ from spectrum.core.ids import (
     WorkerId,
 )
 from spectrum.core.instances import WATCHED, all_services, health_of
-from spectrum.core.jobs.commands import Command, Hint, Holding, Release, Report
+from spectrum.core.jobs.commands import Hint, Holding
 from spectrum.core.jobs.model import Instance, Job, Spec
-from spectrum.core.jobs.store import Asked, Unavailable
+from spectrum.core.jobs.store import Asked, Unavailable, Written
 from spectrum.core.jobs.table import Health, Lifecycle
 from spectrum.core.observation import Observed
 from spectrum.core.plan import Catalog
@@ -178,7 +178,7 @@ class ControlPlane:
             registry, travelled = self.signed
             self.app = signed.application(self, store, registry, travelled, TUNING, LOOK_EVERY)
 
-    def _committed(self, commands: Sequence[Command], hints: Sequence[Hint]) -> None:
+    def _committed(self, written: Sequence[Written], hints: Sequence[Hint]) -> None:
         for hint in hints:
             self.wakeups.wake(hint.pool_id)
 
@@ -244,38 +244,10 @@ class ControlPlane:
         return await self.dispatch.beat(caller, incarnation.lease_id, incarnation.number, number, claim_seen, held)
 
     async def _report(self, caller: Caller, incarnation: Incarnation, news: News) -> Holding:
-        report = Report(
-            id=f"{news.job_id}/{news.fence}/{news.number}",
-            instance_id=news.instance_id,
-            organization_id=news.organization_id,
-            actor=caller.actor,
-            job_id=news.job_id,
-            lease_id=incarnation.lease_id,
-            pool_id=caller.pool_id,
-            fence=news.fence,
-            number=news.number,
-            outcomes=news.outcomes,
-            intents=news.intents,
-            verdict=news.verdict,
-            reopen=news.reopen,
-        )
-        return await self.dispatch.report(report)
+        return await self.dispatch.report(report_of(caller, incarnation.lease_id, news))
 
     async def _release(self, caller: Caller, incarnation: Incarnation, back: Handback) -> None:
-        release = Release(
-            id=f"{back.job_id}/{back.fence}/release",
-            instance_id=back.instance_id,
-            organization_id=back.organization_id,
-            actor=caller.actor,
-            job_id=back.job_id,
-            lease_id=incarnation.lease_id,
-            pool_id=caller.pool_id,
-            fence=back.fence,
-            until=back.until,
-            why=back.why,
-            holder=back.holder,
-        )
-        await self.dispatch.release(release)
+        await self.dispatch.release(release_of(caller, incarnation.lease_id, back))
 
     async def _execute(self, asked: Asked) -> Any:
         return await self.engine.execute(asked)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sim import vendors
 from sim.nemesis import DRIFT, LEASE_SECONDS, Nemesis, without
@@ -15,17 +15,28 @@ from spectrum.core.plan import Given, Operation, Plan
 from spectrum.operations import CATALOG
 from spectrum.providers.protocol import Strength
 
-TROUBLE = 120.0  # seconds with faults
 PATIENCE = 6 * 3600.0  # seconds in which everything has to come to its end without them
-SIGNED_EVERY = 29  # seeds: no multiple of the number of modes, so that each mode has its share
+SIGNED_EVERY = 97  # seeds: no multiple of the number of modes, so that each mode has its share
 PRACTICE = 10.0  # seconds in which a calm system gets work to do
-AN_HOUR = 3600.0
+A_MINUTE, AN_HOUR = 60.0, 3600.0
 BLIND = {"nemesis crash": 0.2, "provider.ensure hang": 0.1, "provider.observe undecidable": 0.8}
 HURRY = 12.0  # seconds that a job may take, and its undoing
 
 
-def system(strength: Strength, *, signed: bool | None = None, hurry: bool = False, rest: float = 15.0) -> Scenario:
-    """Everything fails; then it heals, and all comes to its end. One seed of thirty speaks real HTTP, or all do."""
+@dataclass(frozen=True)
+class Size:
+    """How long there are faults, how many vendors ask for things, and how long each rests in between at most (seconds)."""
+
+    trouble: float = 120.0
+    vendors: int = 3
+    rest: float = 15.0
+
+
+LARGE, BUSY, SMALL = Size(), Size(rest=2.0), Size(30.0, 2, 6.0)
+
+
+def system(strength: Strength, size: Size = LARGE, *, signed: bool | None = None, hurry: bool = False) -> Scenario:
+    """Everything fails; then it heals, and all comes to its end. One seed of a hundred speaks real HTTP, or all do."""
 
     async def scenario(world: World) -> None:
         real = world.loop.seed % SIGNED_EVERY == 0 if signed is None else signed
@@ -33,11 +44,11 @@ def system(strength: Strength, *, signed: bool | None = None, hurry: bool = Fals
         it = System(world, strength, signed=real, catalog=catalog, in_a_hurry=hurry)
         it.queue_seconds = HURRY if hurry else it.queue_seconds
         it.begin()
-        vendors.begin(it, rest=rest)
+        vendors.begin(it, size.vendors, size.rest)
         # What vanishes by itself stays away until there is healing.
         nemesis = Nemesis(world, (it.wire,), (it.target,), (it.database,), spared=frozenset({DRIFT}))
         nemesis.begin()
-        await asyncio.sleep(TROUBLE)
+        await asyncio.sleep(size.trouble)
         nemesis.heal()
         await _to_rest(it)
 
@@ -102,7 +113,7 @@ def _require_undisturbed(it: System) -> None:
 
 
 async def _nothing(it: System) -> None:
-    await asyncio.sleep(TROUBLE / 2)
+    await asyncio.sleep(A_MINUTE)
 
 
 async def _database_away(it: System) -> None:
@@ -122,7 +133,9 @@ async def _target_away(it: System) -> None:
 TRIALS: dict[str, Callable[[], Scenario]] = {
     "system-atomic": lambda: system(Strength.ATOMIC),
     "system-best-effort": lambda: system(Strength.BEST_EFFORT),
-    "busy": lambda: system(Strength.ATOMIC, rest=2.0),
+    "small-atomic": lambda: system(Strength.ATOMIC, SMALL),
+    "small-best-effort": lambda: system(Strength.BEST_EFFORT, SMALL),
+    "busy": lambda: system(Strength.ATOMIC, BUSY),
     "in-a-hurry": lambda: system(Strength.ATOMIC, hurry=True),
     "blind": lambda: blind(Strength.BEST_EFFORT),
     "system-signed": lambda: system(Strength.ATOMIC, signed=True),
@@ -132,16 +145,19 @@ TRIALS: dict[str, Callable[[], Scenario]] = {
 }
 
 MIX = (
-    *("system-atomic",) * 22,
-    *("busy",) * 2,
-    *("in-a-hurry",) * 2,
+    *("small-atomic",) * 70,
+    *("small-best-effort",) * 46,
+    *("system-atomic",) * 18,
     *("system-best-effort",) * 16,
-    *("blind",) * 2,
-    *("nothing-fails",) * 2,
-    "database-away",
+    *("busy",) * 4,
+    *("in-a-hurry",) * 6,
+    *("blind",) * 6,
+    *("nothing-fails",) * 3,
+    *("database-away",) * 2,
     "target-away",
 )
-"""The shares of `everything`: of four seeds in turn each, one of each mode."""
+"""The shares of `everything`: of four seeds in turn each, one of each mode. Most are small; what takes long to come about has the
+large ones."""
 
 
 def everything() -> Scenario:

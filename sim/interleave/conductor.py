@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sim.choices import Choices
-from sim.interleave.gates import Fate, Kind, Session, Step
+from sim.interleave.gates import Fate, Kind, Session, Step, name_of, parts_of
 
 GRACE_SECONDS = 0.002  # most statements are done by then, and PostgreSQL need not be asked
 STUCK_SECONDS = 30.0
@@ -157,7 +157,7 @@ class Conductor:
     @contextmanager
     def flying(self, step: Step) -> Iterator[None]:
         """Meanwhile the step is PostgreSQL's."""
-        self.seen[step.what] += 1
+        self.seen.update(map(name_of, parts_of(step.text or step.what)))
         self._flying.append(step)
         try:
             yield

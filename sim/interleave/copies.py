@@ -25,6 +25,7 @@ from spectrum.control.instances import Instances
 from spectrum.control.jobs import Jobs
 from spectrum.control.leader import PADDING_SECONDS, TERM_SECONDS
 from spectrum.control.products import Products
+from spectrum.control.reads import Reads
 from spectrum.control.secrets import CellKeys
 from spectrum.control.sequencer import sequencer
 from spectrum.control.streams import Streams
@@ -126,8 +127,8 @@ class Copy:
         api, engine, system = (cast(Pool, self.pools[role]) for role in (Role.API, Role.ENGINE, Role.SYSTEM))
         self.system = system
         tuning = Tuning()
-        self.changes = Changes(api, engine, KEYS.keyring, self.entropy)
-        self.identity = Identity(self.changes, system)
+        self.changes = Changes(api, engine, KEYS.keyring, self.entropy, Reads(api, self.tasks))
+        self.identity = Identity(self.changes, system, self.tasks)
         self.workers = Workers(self.changes, system, KEYS.signing_key_id)
         self.products, self.targets = Products(self.changes), Targets(self.changes)
         self.store = PostgresStore(engine, system, self.clock)

@@ -7,9 +7,11 @@ one that PostgreSQL refuses, or whose connection dies before it, after it, or wh
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 Work = Callable[[], Awaitable[Any]]
 
 SETTINGS = {"jit": "off", "timezone": "UTC"}  # and no timeouts: when a wait ends is the seed's to say
+_NAME = re.compile(r"/\* (\w+) \*/")
 FREE = ("scope_set", "BEGIN")  # touch nothing that another session could see
 
 
@@ -248,8 +251,12 @@ class GatedTransaction:
             await self.rollback()
 
 
+def parts_of(text: str) -> list[str]:
+    """The named queries that a statement carries out as one; a statement that has none is its own only part."""
+    starts = [found.start() for found in _NAME.finditer(text)]
+    return [text[start:end] for start, end in pairwise([*starts, len(text)])] or [text]
+
+
 def name_of(text: str) -> str:
-    """The name of a named query; of any other statement, its first words."""
-    if text.startswith("/* "):
-        return text[3:].partition(" */")[0]
-    return " ".join(text.split()[:3])
+    """The names of its queries; of a statement without any, its first words."""
+    return " + ".join(_NAME.findall(text)) or " ".join(text.split()[:3])

@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sim.interleave.gates import Kind, Session, Step
+from sim.interleave.gates import Kind, Session, Step, parts_of
 
 KEY_SHARE, NO_KEY, UPDATE, INSERT, EXCLUSIVE = "key share", "no key update", "update", "insert", "exclusive"
+_ROW_MODES = (KEY_SHARE, NO_KEY, UPDATE)
 _CONFLICTS = {
     (KEY_SHARE, UPDATE),
     (NO_KEY, NO_KEY),
@@ -133,7 +134,7 @@ class Recorder:
         xids = [row["xid"] for row in rows if row["locktype"] == "transactionid"]
         found = [lock for row in rows if (lock := _shown(row))]
         if xids:
-            found += [(f"rows of {t}", key, _row_mode(step.text, t)) for t, key in await self._rows(xids[0], shut)]
+            found += [(f"rows of {t}", key, row_mode(step.text, t)) for t, key in await self._rows(xids[0], shut)]
         found += [(f"keys of {t}", "", INSERT) for t in _inserts(step.text) if t in self._natural]
         return found, [lock for row in awaited if (lock := _shown(row))]
 
@@ -218,8 +219,13 @@ def _inserts(text: str) -> list[str]:
     return re.findall(r"INSERT INTO (\w+)", text)
 
 
-def _row_mode(text: str, table: str) -> str:
-    """How strongly a statement locks rows of a table: as it says, or as the foreign keys do that it has to look after."""
+def row_mode(text: str, table: str) -> str:
+    """How strongly a statement locks rows of a table: the strongest of its parts."""
+    return max((_part_mode(part, table) for part in parts_of(text)), key=_ROW_MODES.index)
+
+
+def _part_mode(text: str, table: str) -> str:
+    """As it says, or as the foreign keys do that it has to look after."""
     if re.search(rf"\bUPDATE {table}\b", text) or (re.search(rf"INSERT INTO {table}\b", text) and "DO UPDATE" in text):
         return NO_KEY
     if "DELETE FROM" in text:  # with what hangs on it

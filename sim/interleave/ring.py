@@ -21,6 +21,7 @@ from sim.interleave.copies import Copy
 from sim.interleave.locks import Recorder
 from sim.interleave.scenes import Scene, Stage
 from sim.interleave.state import States
+from sim.ledger import Run
 from spectrum.control.commands import Reply
 from spectrum.core.errors import Problem
 from spectrum.core.jobs.commands import Holding
@@ -71,7 +72,7 @@ class Outcome:
 
 @dataclass
 class Summary:
-    """The sums over many interleavings: what the ledger takes."""
+    """The sums over many interleavings."""
 
     pairs: set[Pair] = field(default_factory=set)
     interleavings: int = 0
@@ -99,8 +100,21 @@ class Summary:
         self.cycles |= other.cycles
         self.queries += other.queries
 
+    def as_run(self) -> Run:
+        """The line of the ledger of proof."""
+        tally = self.tally
+        return Run(
+            "ring2",
+            f"{len(self.pairs)} of {len(pairs())} pairs",
+            self.interleavings,
+            "interleavings",
+            violations=self.anomalies + len(self.cycles),
+            faults=tally.faults,
+            extra={"statements": tally.steps, "waits": tally.waits, "deadlocks": tally.deadlocks},
+        )
+
     def as_json(self) -> dict[str, Any]:
-        """The line of a ledger."""
+        """The sums, for programs."""
         return {
             "pairs": len(self.pairs),
             "pairs_in_all": len(pairs()),

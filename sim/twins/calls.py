@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import cache
 from typing import TypeVar
 
 from sim.hosts import LIFE, Host, require_alive
@@ -17,6 +18,7 @@ from sim.twins.faults import SLOW, Ending, Faults
 T = TypeVar("T")
 
 PAUSES = (2.0, 10.0, 20.0, 60.0)  # seconds
+CALLS = "calls of ports"
 LONG_PAUSE = 16.0  # seconds: longer than a lease
 
 ZOMBIE = declare("a host woke up from a long pause", "it believes in a lease that has lapsed")
@@ -30,11 +32,17 @@ async def trouble(faults: Faults, where: str) -> None:
     life = LIFE.get()
     if life is None:
         return
-    if faults.strikes(f"crash {where}"):
+    crash, pause = _troubles(where)
+    if faults.strikes(crash):
         await life.host.crash_here()
-    if faults.strikes(f"pause {where}"):
+    if faults.strikes(pause):
         SimLoop.current().outside(stand_still(life.host, faults.one_of(f"pause {where} length", PAUSES)), "pause")
         await asyncio.sleep(PAUSES[0] / 2)
+
+
+@cache
+def _troubles(where: str) -> tuple[str, str]:
+    return f"crash {where}", f"pause {where}"
 
 
 async def stand_still(host: Host, seconds: float) -> None:
@@ -58,19 +66,21 @@ class Line:
         """Have `work` done, or not, or later, or twice; answer with what it returned or raised, or never."""
         require_alive()
         await trouble(self._faults, f"before {port}")
-        loop = SimLoop.current()
-        answer: asyncio.Future[T] = loop.create_future()
-        loop.outside(self._serve(port, work, answer), port)
+        answer: asyncio.Future[T] = SimLoop.current().create_future()
+        self._set_out(port, work, answer)
         result = await answer
         await trouble(self._faults, f"after {port}")
         return result
 
-    async def _serve(self, port: str, work: Callable[[], T], answer: asyncio.Future[T]) -> None:
-        faults = self._faults
-        ending = faults.ending(port)
-        await asyncio.sleep(faults.delay(port))
+    def _set_out(self, port: str, work: Callable[[], T], answer: asyncio.Future[T]) -> None:
+        loop, ending = SimLoop.current(), self._faults.ending(port)
+        loop.work[CALLS] += 1
+        loop.later(self._faults.delay(port), self._arrive, port, ending, work, answer)
+
+    def _arrive(self, port: str, ending: Ending, work: Callable[[], T], answer: asyncio.Future[T]) -> None:
+        loop, faults = SimLoop.current(), self._faults
         if ending is not Ending.DONE:
-            SimLoop.current().tell(f"{port}: {ending.value}", "faults")
+            loop.tell(f"{port}: {ending.value}", "faults")
         match ending:
             case Ending.HANG:
                 return
@@ -78,19 +88,23 @@ class Line:
                 _fail(answer, self._refusal("no connection"))
             case Ending.LATE:
                 self._lose(port, answer)
-                await asyncio.sleep(faults.one_of(f"{port} late", SLOW))
-                sometimes(LATE, answer.done())
-                self._do(work)
+                loop.later(faults.one_of(f"{port} late", SLOW), self._land_late, work, answer)
             case Ending.ANSWER_LOST:
                 self._do(work)
                 self._lose(port, answer)
             case Ending.TWICE:
                 _give(answer, self._do(work))
-                await asyncio.sleep(faults.delay(f"{port} again"))
-                sometimes(TWICE)
-                self._do(work)
+                loop.later(faults.delay(f"{port} again"), self._do_again, work)
             case Ending.DONE:
-                await self._answer(port, answer, self._do(work))
+                loop.later(faults.delay(port), _give, answer, self._do(work))
+
+    def _land_late(self, work: Callable[[], T], answer: asyncio.Future[T]) -> None:
+        sometimes(LATE, answer.done())
+        self._do(work)
+
+    def _do_again(self, work: Callable[[], T]) -> None:
+        sometimes(TWICE)
+        self._do(work)
 
     def _do(self, work: Callable[[], T]) -> T | Exception:
         if not self.up:
@@ -99,10 +113,6 @@ class Line:
             return work()
         except Exception as error:
             return error
-
-    async def _answer(self, port: str, answer: asyncio.Future[T], result: T | Exception) -> None:
-        await asyncio.sleep(self._faults.delay(port))
-        _give(answer, result)
 
     def _lose(self, port: str, answer: asyncio.Future[T]) -> None:
         """The caller hears that the connection broke, or hears nothing at all."""

@@ -7,7 +7,7 @@ Every kind of fault gets a rate of its own per seed, most often zero: a mix of e
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import TypeVar
 
@@ -45,17 +45,21 @@ class Faults:
         self._choices = choices
         self._rates = dict(rates or {})
         self._others = others
+        self._never: set[str] = set()  # those that this run does not know
         self._endings: dict[str, list[float]] = {}  # the rates of each port's bad endings
+        self._delays: dict[str, tuple[str, Callable[[int], int]]] = {}
 
     def calm(self) -> None:
         """No fault in the whole of this run: what must not happen where nothing fails shows in no other."""
         self._rates.clear()
+        self._never.clear()
         self._endings.clear()
         self._others = 0.0
 
     def stress(self, rates: Mapping[str, float]) -> None:
         """These faults often, unless the run was given rates of its own for them. Called before anything begins."""
         self._rates = {**rates, **self._rates}
+        self._never.clear()
 
     def heal(self) -> None:
         """From now on nothing fails: the second phase of a run, in which everything has to come to its end."""
@@ -74,8 +78,11 @@ class Faults:
 
     def strikes(self, fault: str) -> bool:
         """Whether the fault happens now."""
+        if self.healed or fault in self._never:  # no choice; most faults of most seeds are none
+            return False
         rate = self.rate(fault)
-        if not rate:  # no choice; most faults of most seeds are none
+        if not rate:
+            self._never.add(fault)
             return False
         happens = self._choices.stream(fault).chance(rate)
         if happens:
@@ -88,7 +95,7 @@ class Faults:
             return Ending.DONE
         if (rates := self._endings.get(port)) is None:
             rates = self._endings[port] = [self.rate(f"{port} {ending.name.lower()}") for ending in _ENDINGS[1:]]
-        if not any(rates):
+        if not any(rates):  # no choice
             return Ending.DONE
         index = self._choices.stream(f"{port} ending").weighted((max(0.1, 1 - sum(rates)), *rates))
         if index:
@@ -97,8 +104,11 @@ class Faults:
 
     def delay(self, port: str) -> float:
         """How long a message or a piece of work of the port takes, in seconds."""
-        stretch = SLOW if self.strikes(f"{port} slow") else QUICK
-        return stretch[self._choices.stream(f"{port} delay").below(len(stretch))]
+        if (known := self._delays.get(port)) is None:
+            known = self._delays[port] = (f"{port} slow", self._choices.stream(f"{port} delay").below)
+        slow, below = known
+        stretch = SLOW if self.strikes(slow) else QUICK
+        return stretch[below(len(stretch))]
 
     def one_of(self, what: str, options: tuple[T, ...] | list[T]) -> T:
         """One of the options; the first is the dullest."""

@@ -255,7 +255,7 @@ class MemoryTarget:
         if act is not Act.ARRIVED:
             right = f"under {call.fence}/{call.token}"
             loop.tell(f"{what.slot} of {call.instance}: {what.key or 'a call'} {act.value} {right}", "target")
-        loop.changed()
+        loop.changed(self)
 
     # Observations
 

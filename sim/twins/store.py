@@ -20,6 +20,7 @@ from sim.twins.faults import Faults
 from spectrum.core.breakers import Breaker, BreakerState
 from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId, ReleaseId, TargetId, WorkerId
 from spectrum.core.jobs.commands import Command, Entry, Fact
+from spectrum.core.jobs.kept import Kept
 from spectrum.core.jobs.model import Aggregate, Attempt, Effect, Instance, Job, Lease, Surroundings
 from spectrum.core.jobs.store import (
     TOLERANCE_SECONDS,
@@ -85,6 +86,7 @@ class MemoryDatabase:
     """
 
     epoch: int = 1
+    era: str = "1"  # this run of it; another one begins where a standby takes over
     tolerance: float = TOLERANCE_SECONDS
     instances: dict[InstanceId, Instance] = field(default_factory=dict)
     jobs: dict[JobId, Job] = field(default_factory=dict)
@@ -131,10 +133,10 @@ class MemoryDatabase:
 
     # ---- loading
 
-    def load(self, asked: Sequence[Asked], lease: Lease | None, busy: frozenset[InstanceId]) -> Loaded:
+    def load(self, asked: Sequence[Asked], lease: Lease | None, busy: frozenset[InstanceId], kept: Kept) -> Loaded:
         now = self.now()
         wanted = dict.fromkeys(each.command.instance_id for each in asked)
-        aggregates = {i: self._aggregate(i, asked) for i in wanted if i in self.instances and i not in busy}
+        aggregates = {i: self._aggregate(i, asked, kept) for i in wanted if i in self.instances and i not in busy}
         return Loaded(
             now=now,
             aggregates=aggregates,
@@ -147,14 +149,17 @@ class MemoryDatabase:
             lease=lease,
         )
 
-    def _aggregate(self, instance_id: InstanceId, asked: Sequence[Asked]) -> Aggregate:
+    def _aggregate(self, instance_id: InstanceId, asked: Sequence[Asked], kept: Kept) -> Aggregate:
+        """As a copy of the control plane sees it: what it kept, where that is of the present version, with the ended jobs named."""
         named = {getattr(each.command, "job_id", None) for each in asked}
-        jobs = {
-            job.id: job
-            for job in self.jobs.values()
-            if job.instance_id == instance_id and (not job.state.terminal or job.id in named)
-        }
-        return Aggregate(self.instances[instance_id], jobs, dict(self.effects.get(instance_id, {})), self.outlines)
+        of_it = [job for job in self.jobs.values() if job.instance_id == instance_id]
+        ended = {job.id: job for job in of_it if job.state.terminal and job.id in named}
+        found = kept.known(instance_id, self.instances[instance_id].version)
+        if found is None:
+            jobs = {job.id: job for job in of_it if not job.state.terminal}
+            effects = dict(self.effects.get(instance_id, {}))
+            found = Aggregate(self.instances[instance_id], jobs, effects, self.outlines)
+        return replace(found, jobs={**found.jobs, **ended}) if ended else found
 
     def _remembered(self, asked: Sequence[Asked]) -> dict[int, Remembered]:
         found = {}
@@ -243,6 +248,8 @@ class MemoryDatabase:
         self.changes.append(Changed(written.before.instance if written.before else None, instance, command))
         for job in after.jobs.values():
             before = self.jobs.get(job.id)
+            if before is None:
+                SimLoop.current().work["jobs"] += 1
             if before is not job:
                 self.history.append((before, job, command))
                 self.jobs[job.id] = job
@@ -285,6 +292,7 @@ class MemoryStore:
 
     def __init__(self, database: MemoryDatabase, faults: Faults) -> None:
         self.database = database
+        self.kept = Kept()
         self.line = Line(faults, Unavailable)
         self._faults = faults
 
@@ -292,36 +300,42 @@ class MemoryStore:
         database = self.database
         database.transactions += 1
         transaction = f"tx{database.transactions}"
+        era = database.era
         results: list[Response] = []
+        after: list[Aggregate] = []
 
         def work() -> Sequence[Response]:
             if transaction not in database.committed:
                 if transaction in database.aborted:
                     raise Unavailable("the server has rolled it back")
-                results[:] = self._commit(batch)
+                results[:], after[:] = self._commit(batch)
                 database.committed.add(transaction)
             return list(results)
 
         database.begin(transaction, frozenset(each.command.instance_id for each in batch.asked))
         try:
-            return await self._call("store.transact", work)
+            answered = await self._call("store.transact", work)
         except Unavailable as error:
             raise Uncertain(transaction, results) from error
         finally:
             database.flushing.pop(transaction, None)
+        self.kept.keep(era, after)
+        return answered
 
-    def _commit(self, batch: Batch) -> Sequence[Response]:
+    def _commit(self, batch: Batch) -> tuple[Sequence[Response], list[Aggregate]]:
         database = self.database
+        self.kept.enter(database.era)
         lease = database.leases.get(batch.claim.lease_id) if batch.claim else None
-        loaded = database.load(batch.asked, lease, self._busy(batch.asked))
+        loaded = database.load(batch.asked, lease, self._busy(batch.asked), self.kept)
         folded = batch.fold(loaded)
         if sometimes(ROLLED_BACK, self._faults.strikes(ROLLBACK)):
             raise Unavailable("the server ended the transaction")
         database.write(batch, folded)
         for position, (each, result) in enumerate(zip(batch.asked, folded.results, strict=True)):
             database.told.append(Told(each.command, result, again=position in loaded.remembered))
-        SimLoop.current().changed()
-        return folded.results
+        SimLoop.current().changed(database)
+        unchanged = [each for instance_id, each in loaded.aggregates.items() if instance_id not in folded.written]
+        return folded.results, [*unchanged, *(written.after for written in folded.written.values())]
 
     def _busy(self, asked: Iterable[Asked]) -> frozenset[InstanceId]:
         """Aggregates that another copy holds at this moment."""

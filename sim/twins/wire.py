@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextvars import Context
+from dataclasses import dataclass
 from typing import Any
 
 from sim.hosts import LIFE, Host, require_alive
 from sim.loop import SimLoop
 from sim.marks import declare, sometimes
-from sim.twins.calls import trouble
+from sim.twins.calls import CALLS, trouble
 from sim.twins.faults import Faults
 
 DOUBLED = declare("a request arrived twice", "idempotency keys and report numbers exist for this")
@@ -29,6 +31,18 @@ class Unreachable(Exception):
     def __init__(self, why: str, perhaps_done: bool) -> None:
         super().__init__(why)
         self.perhaps_done = perhaps_done
+
+
+@dataclass(slots=True)
+class Letter:
+    """One request on its way; `again`: it will arrive a second time."""
+
+    sender: str
+    address: str
+    number: int
+    request: Any
+    answer: asyncio.Future[Any]
+    again: bool = False
 
 
 class Wire:
@@ -54,57 +68,64 @@ class Wire:
         require_alive()
         await trouble(self._faults, f"before {self._name}")
         loop = SimLoop.current()
-        answer: asyncio.Future[Any] = loop.create_future()
+        loop.work[CALLS] += 1
         life = LIFE.get()
-        sender = "world" if life is None else life.host.name
         self._sent[address] = number = self._sent.get(address, 0) + 1
-        loop.outside(self._carry(sender, address, number, request, answer), f"{self._name} to {address}")
-        result = await answer
+        sender = "world" if life is None else life.host.name
+        letter = Letter(sender, address, number, request, loop.create_future())
+        loop.later(self._faults.delay(self._name), self._arrive, letter)
+        result = await letter.answer
         await trouble(self._faults, f"after {self._name}")
         return result
 
-    async def _carry(self, sender: str, address: str, number: int, request: Any, answer: asyncio.Future[Any]) -> None:
-        await asyncio.sleep(self._faults.delay(self._name))
-        if self._lost(f"{self._name} drop request", sender, address):
-            SimLoop.current().tell(f"a request from {sender} to {address} is lost", self._name)
-            self._break(answer, perhaps_done=False)
+    def _arrive(self, letter: Letter) -> None:
+        if self._lost(f"{self._name} drop request", letter.sender, letter.address):
+            SimLoop.current().tell(f"a request from {letter.sender} to {letter.address} is lost", self._name)
+            self._break(letter.answer, perhaps_done=False)
             return
-        again = self._faults.strikes(f"{self._name} duplicate")
-        self._note_order(address, number)
-        try:
-            result = await self._deliver(address, request)
-            failure: BaseException | None = None
-        except Exception as error:
-            result, failure = None, error
-        if self._lost(f"{self._name} drop answer", address, sender):
-            sometimes(UNANSWERED, failure is None)
-            SimLoop.current().tell(f"the answer of {address} to {sender} is lost", self._name)
-            self._break(answer, perhaps_done=True)
-        else:
-            await asyncio.sleep(self._faults.delay(self._name))
-            if not answer.done():
-                answer.set_result(result) if failure is None else answer.set_exception(failure)
-        if again:
-            await asyncio.sleep(self._faults.delay(f"{self._name} again"))
-            sometimes(DOUBLED)
-            await self._once_more(address, request)
+        letter.again = self._faults.strikes(f"{self._name} duplicate")
+        self._note_order(letter.address, letter.number)
+        self._deliver(letter, self._answered)
 
-    async def _deliver(self, address: str, request: Any) -> Any:
-        host, handler = self._handlers.get(address, (None, None))
+    def _deliver(self, letter: Letter, then: Callable[[Letter, Any, BaseException | None], None]) -> None:
+        """Have the request handled on the host that listens; `then` hears what came of it, or that the connection broke."""
+        host, handler = self._handlers.get(letter.address, (None, None))
         if host is None or handler is None or (life := host.life) is None:
-            raise Unreachable(f"nobody listens at {address}", perhaps_done=False)
-        task = host.spawn(handler(request), f"{address} handler")
-        await asyncio.wait((task, life.over), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise Unreachable(f"{address} broke the connection", perhaps_done=True)
-        return task.result()
+            then(letter, None, Unreachable(f"nobody listens at {letter.address}", perhaps_done=False))
+            return
+        task = host.spawn(handler(letter.request), f"{letter.address} handler")
+        broken = Unreachable(f"{letter.address} broke the connection", perhaps_done=True)
 
-    async def _once_more(self, address: str, request: Any) -> None:
-        """The second arrival of a request: whatever comes of it, nobody hears of it."""
-        try:
-            await self._deliver(address, request)
-        except Exception as error:
-            SimLoop.current().tell(f"the second arrival of a request at {address} came to {error!r}", self._name)
+        def ended(task: asyncio.Task[Any]) -> None:
+            if life.bereaved.pop(task, None) is not None:
+                failure = task.exception()
+                then(letter, None if failure else task.result(), failure)
+
+        life.bereaved[task] = lambda: then(letter, None, broken)
+        task.add_done_callback(ended, context=Context())
+
+    def _answered(self, letter: Letter, result: Any, failure: BaseException | None) -> None:
+        loop, delay = SimLoop.current(), 0.0
+        if self._lost(f"{self._name} drop answer", letter.address, letter.sender):
+            sometimes(UNANSWERED, failure is None)
+            loop.tell(f"the answer of {letter.address} to {letter.sender} is lost", self._name)
+            self._break(letter.answer, perhaps_done=True)
+        else:
+            delay = self._faults.delay(self._name)
+            loop.later(delay, _give, letter.answer, result, failure)
+        if letter.again:
+            loop.later(delay + self._faults.delay(f"{self._name} again"), self._arrive_again, letter)
+
+    def _arrive_again(self, letter: Letter) -> None:
+        sometimes(DOUBLED)
+        self._deliver(letter, self._unheard)
+
+    def _unheard(self, letter: Letter, result: Any, failure: BaseException | None) -> None:
+        """Whatever comes of the second arrival of a request, nobody hears of it."""
+        if failure is not None:
+            SimLoop.current().tell(
+                f"the second arrival of a request at {letter.address} came to {failure!r}", self._name
+            )
 
     def _lost(self, fault: str, origin: str, destination: str) -> bool:
         cut = ("from", self._owner(origin)) in self.cut or ("to", self._owner(destination)) in self.cut
@@ -122,3 +143,8 @@ class Wire:
     def _note_order(self, address: str, number: int) -> None:
         sometimes(OVERTAKEN, number < self._arrived.get(address, 0))
         self._arrived[address] = max(number, self._arrived.get(address, 0))
+
+
+def _give(answer: asyncio.Future[Any], result: Any, failure: BaseException | None) -> None:
+    if not answer.done():
+        answer.set_result(result) if failure is None else answer.set_exception(failure)

@@ -31,6 +31,7 @@ from spectrum.control.measures import Measures
 from spectrum.control.products import Products
 from spectrum.control.rates import Rates
 from spectrum.control.readiness import Readiness
+from spectrum.control.reads import Reads
 from spectrum.control.secrets import CellKeys, load_or_create
 from spectrum.control.sequencer import sequencer
 from spectrum.control.streams import Streams
@@ -42,7 +43,8 @@ from spectrum.control.watch import Watch
 from spectrum.control.workers import Workers
 from spectrum.core.access import read_token
 from spectrum.core.errors import SpectrumError
-from spectrum.core.jobs.commands import Command, Hint, Observe
+from spectrum.core.jobs.commands import Hint
+from spectrum.core.jobs.store import Written
 from spectrum.core.rates import Rate
 from spectrum.db.audit import AuditChains
 from spectrum.db.bootstrap import SigningKey, bootstrap, derive_passwords
@@ -54,7 +56,7 @@ from spectrum.db.pools import Pool, Role, open_pool
 from spectrum.db.store import PostgresStore
 from spectrum.db.upkeep import Housekeeping
 from spectrum.operations import CATALOG
-from spectrum.ports import SystemClock, SystemEntropy, Tasks
+from spectrum.ports import SystemClock, SystemEntropy, Tasks, settle_garbage
 from spectrum.settings import ServerSettings, load
 from spectrum.telemetry import Metrics, configure_logs
 
@@ -82,6 +84,7 @@ def run(parts: tuple[str, ...] = (), bootstrap: str | None = None, new_epoch: bo
         raise ServerError(f"There is no part {', '.join(unknown)}. Known are: {', '.join(PARTS)}.")
     chosen = frozenset(parts or PARTS)
     token = Path(bootstrap).read_text().strip() if bootstrap else None
+    settle_garbage()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, chosen, token, new_epoch))
 
@@ -126,13 +129,14 @@ class ControlPlane:
         self.tasks = Tasks()
         self.wakeups = Wakeups()
         tuning = settings.tuning
-        self.changes = Changes(pools[Role.API], pools[Role.ENGINE], keys.keyring, self.entropy)
-        self.identity = Identity(self.changes, pools[Role.SYSTEM])
+        reads = Reads(pools[Role.API], self.tasks)
+        self.changes = Changes(pools[Role.API], pools[Role.ENGINE], keys.keyring, self.entropy, reads)
+        self.identity = Identity(self.changes, pools[Role.SYSTEM], self.tasks)
         self.workers = Workers(self.changes, pools[Role.SYSTEM], keys.signing_key_id)
         self.store = PostgresStore(pools[Role.ENGINE], pools[Role.SYSTEM], self.clock)
         self.metrics = Metrics()
         self.measures = Measures(self.metrics, pools[Role.SYSTEM])
-        self.engine = Engine(self.store, CATALOG, self.clock, self.tasks, self._committed, self.measures.committed)
+        self.engine = Engine(self.store, CATALOG, self.clock, self.tasks, self._committed)
         self.dispatch = Dispatch(self.store, self.engine, self.clock, self.entropy)
         self.watch = Watch(
             pools[Role.SYSTEM], pools[Role.ENGINE], self.engine, self.entropy, tuning.observation_interval
@@ -158,10 +162,10 @@ class ControlPlane:
         self.upkeep = Upkeep(Housekeeping(system), self.clock, self.entropy)
         self.notices = Notices(system, copy, self._heard, self.wakeups.wake_all, self.clock, self.entropy)
 
-    def _committed(self, commands: Sequence[Command], hints: Sequence[Hint]) -> None:
-        # Nobody waits for observations, and there are many of them.
-        told = [command.instance_id for command in commands if not isinstance(command, Observe)]
-        topics = dict.fromkeys([*(hint.pool_id for hint in hints), *told])
+    def _committed(self, written: Sequence[Written], hints: Sequence[Hint]) -> None:
+        # Workers wait for work, people for the end of a job.
+        topics = dict.fromkeys([*(hint.pool_id for hint in hints), *(job.id for each in written for job in each.ended)])
+        self.measures.committed(written)
         self.sequencer.nudge()
         for topic in topics:
             self._heard(topic)

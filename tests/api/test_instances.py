@@ -373,7 +373,9 @@ async def test_a_second_delete_is_answered_by_the_job_of_the_first(here: Vendor)
 async def test_what_failed_leaves_a_quarantined_instance_whose_only_ways_out_are_offered(here: Vendor) -> None:
     await here.running()
     instance = await here.instance()
-    await here.api.as_admin("UPDATE instances SET hold = 'quarantined' WHERE id = $1", instance["id"])
+    await here.api.as_admin(
+        "UPDATE instances SET hold = 'quarantined', version = version + 1 WHERE id = $1", instance["id"]
+    )
     held = await here.instance()
     assert allowed(held) == {"delete", "resolve"}
     assert next(a["reason"] for a in held["actions"] if a["verb"] == "stop") == "quarantined"

@@ -46,7 +46,7 @@ async def test_a_wait_is_answered_when_the_job_ends(here: Vendor) -> None:
 
 async def test_a_change_that_waits_is_answered_by_the_job_as_it_ended(here: Vendor) -> None:
     await here.running()
-    with here.api.plane.wakeups.listening((await here.instance())["id"]) as submitted:
+    with here.api.plane.wakeups.listening(here.hands.caller.pool_id) as submitted:
         asking = asyncio.ensure_future(here.admin.post("/v1/instances/acme:stop?wait=1m"))
         await submitted
     await here.hands.work()

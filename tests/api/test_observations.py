@@ -17,6 +17,7 @@ from tests.db.rows import insert_row, make_id
 
 pytestmark = pytest.mark.anyio
 LOOKS = Room(looks=32)
+LONG_SECONDS = 3600.0  # no test waits for the end of it
 
 
 async def polled(stage: Scene) -> Look:
@@ -137,3 +138,18 @@ async def test_an_ended_incarnation_is_neither_asked_nor_heard(stage: Scene) -> 
         with pytest.raises(Problem) as refused:
             await call
         assert refused.value.extra == {"lease": "ended"}
+
+
+# ---- what comes with a poll besides
+
+
+async def test_a_hint_that_came_between_a_claim_and_the_next_poll_is_not_lost(stage: Scene) -> None:
+    link, incarnation = await stage.link()
+    plane, pool = stage.copies[0].plane, PoolId(stage.rows["pools"]["id"])
+    assert await link.claim(incarnation, 1, 8, False) == []
+    plane.wakeups.wake(pool)
+
+    answer = await link.poll(incarnation, LONG_SECONDS, Room())
+
+    assert answer.work
+    assert not (await link.poll(incarnation, 0.0, Room())).work  # it is told once

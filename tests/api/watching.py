@@ -81,7 +81,9 @@ class Scene:
         keys = worker_keys(self.folder / f"{make_id('wrk')}.key", ENTROPY)
         at = self.copies[copy]
         http = await self.stack.enter_async_context(httpx2.AsyncClient(base_url=at.url))
-        link = PollLink(http, PUBLIC_URL, keys.signer, at.plane.keys.signing_key_id, keys, CLOCK, runnable())
+        link = PollLink(
+            http, PUBLIC_URL, keys.signer, at.plane.keys.signing_key_id, keys, CLOCK, runnable(), self.tasks
+        )
         made = await (await self.caller(copy=copy)).post("/v1/workers:join-token", {"target": "local"})
         await link.enrol(made.body["token"], "w", keys.signing_key, keys.sealing_key)
         return link, await link.start(make_id("lea"))

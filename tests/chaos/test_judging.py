@@ -13,6 +13,7 @@ from chaos.watcher import Fact, Look, Watcher
 from spectrum.core.jobs.table import JobState
 from tests.postgres import Database
 
+STARTS = {"w1": [0.0, 10.0]}
 TOLD = Accepted("k", "create", "acme", "job-1")
 
 
@@ -77,9 +78,16 @@ def test_the_time_to_the_next_claim_counts_from_the_return_and_without_other_fau
     ]
     told = [Fact(1, "job.claimed", "w1"), Fact(19.9, "job.rescued", "w1"), Fact(21.9, "job.claimed", "w2")]
     killed, other = fault(Kind.KILL, "worker-1", 5, 10), fault(Kind.LOSS, "worker-2", 8, 14)
-    (claim,) = Watcher("", seen={"job-1": seen}).claims([killed, other], {"worker-1": "w1"}, {"job-1": told})
+    (claim,) = Watcher("", seen={"job-1": seen}).claims([killed, other], {"worker-1": "w1"}, {"job-1": told}, STARTS)
     assert claim.waited == pytest.approx(11.9)
     assert claim.quiet == pytest.approx(7.9)
+
+
+def test_a_killed_worker_is_back_when_its_next_incarnation_has_begun() -> None:
+    told = [Fact(1, "job.claimed", "w1"), Fact(19.9, "job.rescued", "w1"), Fact(22, "job.claimed", "w2")]
+    killed, slow = fault(Kind.KILL, "worker-1", 5, 6), {"w1": [0.0, 20.0]}
+    (claim,) = Watcher("").claims([killed], {"worker-1": "w1"}, {"job-1": told}, slow)
+    assert (claim.waited, claim.quiet) == (2, 2)
 
 
 def test_a_job_that_was_handed_back_for_a_while_is_not_counted_as_claimed_late() -> None:
@@ -90,13 +98,13 @@ def test_a_job_that_was_handed_back_for_a_while_is_not_counted_as_claimed_late()
     ]
     told = [Fact(1, "job.claimed", "w1"), Fact(59.9, "job.claimed", "w2")]
     frozen = fault(Kind.FREEZE, "worker-1", 5, 10)
-    assert list(Watcher("", seen={"job-1": seen}).claims([frozen], {"worker-1": "w1"}, {"job-1": told})) == []
+    assert list(Watcher("", seen={"job-1": seen}).claims([frozen], {"worker-1": "w1"}, {"job-1": told}, STARTS)) == []
 
 
 def test_a_job_that_its_worker_did_not_hold_any_more_is_nothing_to_claim_again() -> None:
     told = [Fact(1, "job.claimed", "w1"), Fact(4, "job.succeeded", None)]
     killed = fault(Kind.KILL, "worker-1", 5, 10)
-    assert list(Watcher("").claims([killed], {"worker-1": "w1"}, {"job-1": told})) == []
+    assert list(Watcher("").claims([killed], {"worker-1": "w1"}, {"job-1": told}, STARTS)) == []
 
 
 def test_the_promises_of_a_chaos_run_hold_of_a_new_database(database: Database) -> None:

@@ -17,7 +17,7 @@ from sim.twins.store import MemoryDatabase, MemoryStore
 from spectrum.core.ids import InstanceId, OrganizationId, PoolId, ReleaseId, TargetId, WorkerId
 from spectrum.core.jobs.store import Keyed, Store
 from spectrum.db.pools import Role
-from spectrum.db.store import lock_number
+from spectrum.db.store import PostgresStore, lock_number
 from tests.db.ground import Ground, ground
 from tests.db.proxy import Link, proxied
 from tests.db.rows import insert_row, make_id, rows_of
@@ -49,13 +49,14 @@ class Tenant:
 
 @dataclass(frozen=True)
 class StoreHarness:
-    """One store under test, with two tenants in one pool and a worker of the first's.
+    """One store under test, with two tenants in one pool and a worker of the first's. `copy` is that of another control plane.
 
     `pass_time` lets seconds go by in which the copies tick, `stand_still` such in which nobody does. `holding` has another copy
     hold an aggregate or a key meanwhile. `losing` loses the acknowledgement of the next commit.
     """
 
     store: Store
+    copy: Store
     pool: PoolId
     worker: WorkerId
     tenant: Tenant
@@ -75,7 +76,7 @@ WITH c AS (UPDATE cell SET alive_at = $2, resumed_at = resumed_at - $1::interval
      j AS (UPDATE jobs SET deadline = deadline - $1::interval, unwind_deadline = unwind_deadline - $1::interval,
                            not_before = not_before - $1::interval),
      s AS (UPDATE steps SET attempt_deadline = attempt_deadline - $1::interval)
-UPDATE instances SET purge_at = purge_at - $1::interval
+UPDATE instances SET purge_at = purge_at - $1::interval, version = version + 1
 """
 
 
@@ -109,6 +110,7 @@ async def postgres_harness(database: Database) -> AsyncIterator[StoreHarness]:
         await made.store.tick()  # the template's last tick is long ago
         yield StoreHarness(
             made.store,
+            PostgresStore(made.store.engine, made.store.system, made.store.clock),
             made.caller.pool_id,
             made.caller.worker_id,
             Tenant(made.organization, made.target, made.release),
@@ -199,6 +201,7 @@ async def memory_harness() -> AsyncIterator[StoreHarness]:
 
     yield StoreHarness(
         MemoryStore(database, faults),
+        MemoryStore(database, Faults(Choices(SEED, {}), others=0.0)),
         POOL,
         WORKER,
         Tenant(ORGANIZATION, TARGET, RELEASE),

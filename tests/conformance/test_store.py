@@ -148,14 +148,14 @@ class Hand:
     # ---- looking and arranging
 
     async def look(self, job: Job) -> Aggregate | None:
-        """The aggregate as it is stored, the job with it even where it has ended."""
+        """The aggregate as another copy finds it stored, the job with it even where it has ended."""
         seen: list[Aggregate | None] = []
 
         def fold(loaded: Loaded) -> Folded:
             seen.append(loaded.aggregates.get(job.instance_id))
             return Folded((DEFERRED,))
 
-        await self.store.transact(Batch((Asked(Cancel(**_to(job, "look"), job_id=job.id)),), fold))
+        await self.harness.copy.transact(Batch((Asked(Cancel(**_to(job, "look"), job_id=job.id)),), fold))
         return seen[-1]
 
     async def look_at(self, job: Job) -> Job:
@@ -168,7 +168,9 @@ class Hand:
 
         def fold(loaded: Loaded) -> Folded:
             before = loaded.aggregates[job.instance_id]
-            return Folded((DEFERRED,), {job.instance_id: Written(before, change(before), ())})
+            after = change(before)
+            after = replace(after, instance=replace(after.instance, version=before.instance.version + 1))
+            return Folded((DEFERRED,), {job.instance_id: Written(before, after, ())})
 
         await self.store.transact(Batch((Asked(Cancel(**_to(job, "arrange"), job_id=job.id)),), fold))
 
@@ -243,6 +245,32 @@ async def test_what_does_not_exist_is_neither_loaded_nor_busy(hand: Hand) -> Non
 def _to_new(submit: Submit) -> dict[str, Any]:
     where = {"instance_id": submit.instance_id, "organization_id": submit.organization_id}
     return {"id": "c1", "actor": "tester", **where}
+
+
+async def test_a_copy_that_keeps_an_aggregate_sees_what_another_made_of_it(hand: Hand) -> None:
+    job = await hand.created()
+    ours = Batch((Asked(cancel := Cancel(**_to(job, "c1"), job_id=job.id)),), Folding((Asked(cancel),), CATALOG))
+    assert await hand.look(job) is not None  # the copy keeps it from here on
+    lease = await hand.start()
+    await hand.announce(lease, await hand.held(lease, job))
+
+    [answer] = await hand.harness.copy.transact(ours)
+
+    assert isinstance(answer, Done)
+    assert answer.job is not None
+    assert (answer.job.state, answer.job.fence) == (JobState.CANCELLING, (await hand.look_at(job)).fence)
+
+
+async def test_a_commit_whose_answer_was_lost_leaves_nothing_to_be_believed(hand: Hand) -> None:
+    job = await hand.created()
+    cancel = Cancel(**_to(job, "c1"), job_id=job.id)
+
+    with hand.harness.losing(Loss.ANSWER), pytest.raises(Uncertain):
+        await hand.transact(cancel)
+    [again] = await hand.transact(cancel)
+
+    assert isinstance(again, Rejection)
+    assert "has cancelled" in again.problem.detail
 
 
 async def test_an_ended_job_is_loaded_only_where_a_command_names_it(hand: Hand) -> None:

@@ -15,8 +15,8 @@ from spectrum.control.commands import Mutation
 from spectrum.control.secrets import load_or_create
 from spectrum.core.access import Principal
 from spectrum.core.errors import Problem
-from spectrum.core.ids import InstanceId, PoolId
-from spectrum.core.jobs.commands import Cancel, Submitted
+from spectrum.core.ids import JobId, PoolId
+from spectrum.core.jobs.commands import Cancel, Submit, Submitted
 from spectrum.db.pools import Role, open_pool
 from spectrum.ports import SystemEntropy
 from spectrum.server import ControlPlane
@@ -61,6 +61,17 @@ async def here(database: Database, tmp_path: Path) -> AsyncIterator[Here]:
         yield Here(made, *planes)
 
 
+def cancelling(asked: Submit) -> Cancel:
+    """Ends the job, which nobody has touched."""
+    return Cancel(
+        id=f"cancel/{asked.job_id}",
+        instance_id=asked.instance_id,
+        organization_id=asked.organization_id,
+        actor=asked.actor,
+        job_id=asked.job_id,
+    )
+
+
 def waiting(plane: ControlPlane, topic: str) -> asyncio.Task[bool]:
     return plane.tasks.spawn(plane.wakeups.wait(topic, LONG), "waiting")
 
@@ -68,25 +79,26 @@ def waiting(plane: ControlPlane, topic: str) -> asyncio.Task[bool]:
 async def test_a_wait_on_one_copy_is_woken_by_a_commit_on_another(here: Here) -> None:
     asked = here.ground.create()
     for_work = waiting(here.b, here.ground.caller.pool_id)
-    for_news = waiting(here.b, asked.instance_id)
-    for_others = waiting(here.b, InstanceId("ins_of_somebody_else"))
+    for_its_end = waiting(here.b, asked.job_id)
+    for_others = waiting(here.b, JobId("job_of_somebody_else"))
     await asyncio.sleep(0)
 
     await here.a.engine.execute(asked)
+    await here.a.engine.execute(cancelling(asked))
 
     async with asyncio.timeout(PATIENCE):
         assert await for_work
-        assert await for_news
+        assert await for_its_end
     assert not for_others.done()
 
 
-async def test_many_commits_at_once_wake_everybody_who_waits_for_one_of_them(here: Here) -> None:
+async def test_many_ends_at_once_wake_everybody_who_waits_for_one_of_them(here: Here) -> None:
     """More topics than fit into one notice."""
     asked = [here.ground.create(f"i{n}") for n in range(250)]
-    waits = [waiting(here.b, one.instance_id) for one in asked]
-    await asyncio.sleep(0)
-
+    waits = [waiting(here.b, one.job_id) for one in asked]
     await asyncio.gather(*(here.a.engine.execute(one) for one in asked))
+
+    await asyncio.gather(*(here.a.engine.execute(cancelling(one)) for one in asked))
 
     async with asyncio.timeout(PATIENCE):
         assert all(await asyncio.gather(*waits))

@@ -13,6 +13,7 @@ import pytest
 
 from spectrum.control import engine
 from spectrum.core.breakers import THRESHOLD
+from spectrum.core.concealing import conceal_lines
 from spectrum.core.errors import Problem
 from spectrum.core.ids import OrganizationId
 from spectrum.core.jobs.commands import (
@@ -20,8 +21,10 @@ from spectrum.core.jobs.commands import (
     Claim,
     Holding,
     Intent,
+    Outcome,
     Rejection,
     Repeated,
+    Result,
     Submit,
     Submitted,
 )
@@ -125,6 +128,20 @@ async def test_one_key_makes_one_job_however_often_and_at_once_it_is_sent(here: 
     named = {answer.body["id"] if isinstance(answer, Repeated) else respond(answer).body["id"] for answer in answers}
     assert len(named) == 1
     assert await here.admin.fetchval("SELECT count(*) FROM jobs") == 1
+
+
+async def test_what_a_hook_printed_can_be_stored_however_long_its_lines_are(here: Ground) -> None:
+    await here.engine.execute(here.create())
+    lease = await here.dispatch.start(here.caller, "boot-1")
+    held = await claim_one(here, lease)
+    held = await here.dispatch.report(report(here, held, lease, 1, intents=(Intent("stock", Phase.DO),)))
+    (running,) = [step for step in held.job.steps if step.outstanding]
+    printed = {"exit_code": 0, "tail": conceal_lines(["\U0001f600" * 16_384] * 5, ())}
+
+    outcome = Outcome(running.name, Phase.DO, running.token, Result.DONE, output=printed)
+    held = await here.dispatch.report(report(here, held, lease, 2, outcomes=(outcome,)))
+
+    assert next(step.output for step in held.job.steps if step.id == running.id) == printed
 
 
 async def test_a_stale_report_is_refused_and_kept_as_evidence(here: Ground) -> None:
@@ -251,11 +268,17 @@ async def test_the_brake_of_one_organization_does_not_stop_another_in_the_same_t
     assert isinstance(granted, Holding)
 
 
+async def behind_its_back(admin: Any, statement: str, *arguments: Any) -> None:
+    """Change an aggregate as no command can. A copy goes by the version of what it keeps: that says so."""
+    await admin.execute(statement, *arguments)
+    await admin.execute("UPDATE instances SET version = version + 1")
+
+
 async def test_poison_is_granted_alone(here: Ground) -> None:
     first, second = here.create("one"), here.create("two")
     for submit in (first, second):
         await here.engine.execute(submit)
-    await here.admin.execute("UPDATE jobs SET alone = true WHERE id = $1", first.job_id)
+    await behind_its_back(here.admin, "UPDATE jobs SET alone = true WHERE id = $1", first.job_id)
     lease = await here.dispatch.start(here.caller, "boot-1")
 
     granted = await here.dispatch.claim(here.caller, lease.id, lease.incarnation, 1, 2, holds_others=False)
@@ -269,7 +292,7 @@ async def test_poison_is_not_granted_beside_another_job_whatever_the_worker_says
     lease = await here.dispatch.start(here.caller, "boot-1")
     await claim_one(here, lease)
     await here.engine.execute(poison)
-    await here.admin.execute("UPDATE jobs SET alone = true WHERE id = $1", poison.job_id)
+    await behind_its_back(here.admin, "UPDATE jobs SET alone = true WHERE id = $1", poison.job_id)
 
     granted = await here.dispatch.claim(here.caller, lease.id, lease.incarnation, 2, 1, holds_others=False)
 
@@ -279,7 +302,7 @@ async def test_poison_is_not_granted_beside_another_job_whatever_the_worker_says
 async def test_poison_that_was_granted_is_granted_again_to_a_repeated_claim(here: Ground) -> None:
     poison = here.create("poison")
     await here.engine.execute(poison)
-    await here.admin.execute("UPDATE jobs SET alone = true WHERE id = $1", poison.job_id)
+    await behind_its_back(here.admin, "UPDATE jobs SET alone = true WHERE id = $1", poison.job_id)
     lease = await here.dispatch.start(here.caller, "boot-1")
 
     first, again = [await claim_one(here, lease) for _ in range(2)]
@@ -297,7 +320,7 @@ class _AwayAfterTheTick(PostgresStore):
         moment = await super().tick()
         for table, column in (("cell", "alive_at"), ("cell", "resumed_at"), ("leases", "renewed_at")):
             await self.admin.execute(f"UPDATE {table} SET {column} = {column} - interval '1 hour'")
-        await self.admin.execute("UPDATE jobs SET deadline = clock_timestamp() - interval '30 minutes'")
+        await behind_its_back(self.admin, "UPDATE jobs SET deadline = clock_timestamp() - interval '30 minutes'")
         return moment
 
 
@@ -324,7 +347,7 @@ async def overdue(here: Ground) -> tuple[Submit, Submit, Submit]:
         await here.engine.execute(submit)
         await claim_one(here, lease, number)
     await here.engine.execute(waiting)
-    await here.admin.execute("UPDATE jobs SET deadline = clock_timestamp() WHERE id <> $1", second.job_id)
+    await behind_its_back(here.admin, "UPDATE jobs SET deadline = clock_timestamp() WHERE id <> $1", second.job_id)
     # No gap is seen, however slow the machine is: one would put off lapse and deadline.
     await here.admin.execute("UPDATE cell SET resumed_at = '-infinity', alive_at = clock_timestamp()")
     await here.admin.execute("UPDATE leases SET renewed_at = '-infinity'")
@@ -337,7 +360,7 @@ async def states(here: Ground) -> dict[str, str]:
 
 async def test_an_instance_whose_row_is_damaged_keeps_no_other_from_its_rescue_and_its_deadline(here: Ground) -> None:
     damaged, sound, waiting = await overdue(here)
-    await here.admin.execute("UPDATE instances SET requested = '{}' WHERE id = $1", damaged.instance_id)
+    await behind_its_back(here.admin, "UPDATE instances SET requested = '{}' WHERE id = $1", damaged.instance_id)
 
     await here.sweeper.sweep()
 
@@ -357,13 +380,30 @@ async def test_an_instance_that_another_holds_for_long_keeps_no_other_from_its_r
     assert await states(here) == {held.job_id: "running", free.job_id: "ready", waiting.job_id: "failed"}
 
 
+async def test_a_command_whose_instance_is_held_elsewhere_keeps_those_that_it_came_with_back_for_some_flushes_only(
+    here: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "DEFERRALS_LIMIT", 10**9)
+    held, free = here.create("held"), here.create("free")
+    await here.engine.execute_all([held, free])
+    stops = [here.submit(create.instance_id, "delete") for create in (held, free)]
+
+    async with here.admin.transaction():
+        await here.admin.execute("SELECT FROM instances WHERE id = $1 FOR UPDATE", held.instance_id)
+        refused, answered = await here.engine.execute_all(stops)
+        assert isinstance(refused, engine.Held)
+        assert isinstance(answered, Submitted)
+
+    assert isinstance(await here.engine.execute(stops[0]), Submitted)
+
+
 async def test_a_sweep_that_takes_long_goes_on_saying_that_time_counts(
     here: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "DEFERRALS_LIMIT", 3)
     held, _, _ = await overdue(here)
     here.sweeper.period = 0.001
-    await here.admin.execute("UPDATE jobs SET deadline = clock_timestamp()")
+    await behind_its_back(here.admin, "UPDATE jobs SET deadline = clock_timestamp()")
     ticks: list[datetime] = []
 
     async def tick() -> datetime:
@@ -395,7 +435,7 @@ async def test_an_instance_whose_row_is_damaged_keeps_no_other_from_being_claime
     damaged, sound = here.create("damaged"), here.create("sound")
     for submit in (damaged, sound):
         await here.engine.execute(submit)
-    await here.admin.execute("UPDATE instances SET requested = '{}' WHERE id = $1", damaged.instance_id)
+    await behind_its_back(here.admin, "UPDATE instances SET requested = '{}' WHERE id = $1", damaged.instance_id)
     lease = await here.dispatch.start(here.caller, "boot-1")
 
     held = await claim_one(here, lease)

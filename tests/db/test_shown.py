@@ -69,7 +69,7 @@ async def test_a_page_of_instances_reads_a_page(full: Ground) -> None:
 
 async def test_one_instance_is_found_by_name_or_id_at_once(full: Ground) -> None:
     for sought in ("acme-77", await full.admin.fetchval("SELECT id FROM instances WHERE name = 'acme-77'")):
-        plan = await plan_of(full, "instance_find", full.organization, sought)
+        plan = await plan_of(full, "instances_find", full.organization, [sought])
         assert plan["Actual Rows"] == 1
         assert read(plan, "instances") <= 2
 

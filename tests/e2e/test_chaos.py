@@ -8,21 +8,37 @@ import pytest
 
 from chaos.campaign import Wish, campaign
 from chaos.machine import missing
-from chaos.nemesis import BOUT, left_out
+from chaos.nemesis import BOUT, Kind, left_out
 
+MANY_KINDS = 257  # a seed whose first bout has nine of the ten kinds, three times a worker's death or sleep
 REQUIRED = "chaos" in os.environ.get("SPECTRUM_TEST_REQUIRE", "").split(",")
 
 
 def test_jobs_under_faults_end_once_each_and_leave_what_is_wanted(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("chaos")
     folder.chmod(0o755)
+    wish = Wish(MANY_KINDS, jobs=12, faults=BOUT, customers=5, lease=3.0, residents=1, exactly=True)
 
-    tally = campaign(
-        Wish(seed=20261123, jobs=12, faults=BOUT, customers=3, lease=4.0, residents=1, exactly=True), folder
-    )
+    tally = campaign(wish, folder)
 
     assert sum(tally.faults.values()) == BOUT
     assert sum(tally.jobs.values()) >= 12
+    assert tally.claims, "no worker held a job when it was killed or frozen"
+    assert tally.held, "\n".join(tally.lines())
+
+
+def test_no_job_is_rescued_because_postgresql_was_away_for_three_leases_and_what_was_spooled_meanwhile_is_heard(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("away")
+    folder.chmod(0o755)
+    away = (Kind.AWAY,)
+
+    tally = campaign(Wish(1, jobs=6, faults=1, customers=6, lease=3.0, only=away, residents=0, exactly=True), folder)
+
+    assert tally.spooled > 0
+    assert "rescue" not in tally.attempts
+    assert {how.split()[1] for how in tally.jobs} == {"succeeded"}
     assert tally.held, "\n".join(tally.lines())
 
 

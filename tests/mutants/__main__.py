@@ -14,7 +14,7 @@ from tests.mutants.library import MUTANTS
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants")
-    parser.add_argument("--within", type=int, default=400, help="seeds after which a bug has survived")
+    parser.add_argument("--within", type=int, default=600, help="seeds after which a bug has survived")
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side")
     parser.add_argument("--only", default="", help="those whose name holds this text")
     parser.add_argument("--remember", action="store_true", help="write down the seeds that found them")

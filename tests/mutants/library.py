@@ -11,6 +11,7 @@ from spectrum.control.fold import Folding, _Folding
 from spectrum.core import plan, signing
 from spectrum.core.breakers import Breaker
 from spectrum.core.jobs import asking, ending, holding, reporting, table
+from spectrum.core.jobs.kept import Kept
 from spectrum.core.jobs.reporting import _Reading
 from spectrum.core.jobs.turn import Turn
 from spectrum.core.signing import CallWindow
@@ -99,6 +100,22 @@ HEARD = (
         "a lease that does not hold the job is heard",
         (Edit(holding, "check_fence", {"job.owner.lease_id != command.lease_id": "False"}),),
         _P("P11"),
+    ),
+    Mutant(
+        "what is kept of an aggregate is believed whatever its version",
+        (Edit(Kept, "known", {"kept is None or kept.instance.version != version": "kept is None"}),),
+        _P("P1", "P2", "P3", "P4", "P5", "P9", "P13"),
+    ),
+    Mutant(
+        "a change of a job leaves the version of its aggregate",
+        (
+            Edit(
+                Turn,
+                "result",
+                {"elif self.jobs != self.before.jobs or self.effects != self.before.effects": "elif False"},
+            ),
+        ),
+        _P("P1", "P2", "P3", "P4", "P5", "P9", "P13"),
     ),
     Mutant(
         "a spool is told again under a new fence",
@@ -287,6 +304,43 @@ HELD = (
     ),
 )
 
+UNDONE = (
+    Mutant(
+        "an undo without an answer is taken for done",
+        (
+            Edit(
+                JobRun,
+                "_outcome_of",
+                {
+                    "return outcome(Result.TIMEOUT, failure=failure)\n    except GivenUp": "return outcome("
+                    "Result.DONE if step.phase is Phase.UNDO else Result.TIMEOUT, failure=failure)\n    except GivenUp"
+                },
+            ),
+        ),
+        _P("P3"),
+        rates={"provider.ensure invalid": 0.2, "provider.remove hang": 0.3},
+    ),
+    Mutant(
+        "a job is unwound without a look",
+        (Edit(JobRun, "_not_as_before", {"    seen = await self._survey()\n": "    return ()\n"}),),
+        _P("P3"),
+        "system-best-effort",
+        REFUSALS,
+    ),
+    Mutant(
+        "absence is seen once where a late call may land",
+        (Edit(JobRun, "_check_unwound", {"self.provider.strength is Strength.BEST_EFFORT": "False"}),),
+        _P("P3"),
+        "system-best-effort",
+        REFUSALS,
+    ),
+    Mutant(
+        "an outdated observation is believed",
+        (Edit(holding, "observe", {"moved or older or instance.active_job_id is not None or ": ""}),),
+        _P("P17"),
+    ),
+)
+
 STEPS = (
     Mutant(
         "only steps that are done are undone",
@@ -372,7 +426,7 @@ EFFECTS = (
     ),
     Mutant(
         "what was proven is not remembered",
-        (Edit(_Reading, "_prove", {"replace(effect, proven=True)": "effect"}),),
+        (Edit(_Reading, "_prove", {"evolve(effect, proven=True)": "effect"}),),
         _P("P1"),
     ),
     Mutant(
@@ -583,4 +637,4 @@ COMMITTED = (
     ),
 )
 
-MUTANTS = (*HEARD, *HELD, *STEPS, *EFFECTS, *QUEUE, *TIME, *COMMITTED)
+MUTANTS = (*HEARD, *HELD, *UNDONE, *STEPS, *EFFECTS, *QUEUE, *TIME, *COMMITTED)

@@ -175,9 +175,8 @@ class Stage:
         """Bring the instance into its lifecycle by the platform's own operations."""
         for operation in _WAYS[lifecycle]:
             await self.ended((await self.submit(operation)).id)
-        instances = self.system.database.instances
         if lifecycle is Lifecycle.SUSPENDED:  # no operation leads there yet
-            instances[INSTANCE] = replace(instances[INSTANCE], lifecycle=lifecycle)
+            self._by_hand(lifecycle=lifecycle)
 
     @property
     def instance(self) -> Instance:
@@ -240,8 +239,11 @@ class Stage:
 
     def quarantine(self) -> None:
         """Stands in for who found that something is wrong with the instance."""
+        self._by_hand(hold=Hold.QUARANTINED)
+
+    def _by_hand(self, **changed: Any) -> None:
         instances = self.system.database.instances
-        instances[INSTANCE] = replace(instances[INSTANCE], hold=Hold.QUARANTINED)
+        instances[INSTANCE] = replace(instances[INSTANCE], version=instances[INSTANCE].version + 1, **changed)
 
     # ---- waiting
 

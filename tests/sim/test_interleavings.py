@@ -6,8 +6,10 @@ import pytest
 
 from sim.interleave import command
 from sim.interleave.catalogue import EXEMPT, writing
+from sim.interleave.gates import name_of, parts_of
+from sim.interleave.locks import KEY_SHARE, NO_KEY, UPDATE, row_mode
 from sim.interleave.ring import LEFT, Ring, Summary, meeting, pairs, solos
-from spectrum.db.sql import FOLDER, load
+from spectrum.db.sql import FOLDER, load, query, together
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quiet")]
 
@@ -21,6 +23,14 @@ async def test_every_query_that_writes_is_reached_by_a_transaction_of_the_catalo
         assert not outcome.anomalies, command.story(outcome)
     missing = writing(load(FOLDER).items()) - set(ring.conductor.seen)
     assert not missing, f"enter a transaction that runs them into sim/interleave/catalogue.py: {sorted(missing)}"
+
+
+def test_of_a_statement_that_carries_out_several_queries_each_is_seen_and_locks_as_it_says_itself() -> None:
+    statement = together((query("jobs_update"), query("effects_delete"), query("events_append")))
+    assert [name_of(part) for part in parts_of(statement)] == ["jobs_update", "effects_delete", "events_append"]
+    assert row_mode(statement, "jobs") == UPDATE  # the strongest: what hangs on a deleted row is not named
+    assert row_mode(together((query("jobs_update"), query("events_append"))), "jobs") == NO_KEY
+    assert row_mode(together((query("jobs_update"), query("events_append"))), "targets") == KEY_SHARE
 
 
 def test_what_is_exempt_from_the_catalogue_exists() -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from sim import marks
 from sim.invariants import PROMISES, REGISTRY, invariant, unwatched
+from sim.promises import one_key_one_job
 from sim.twins.provider import Bug, MemoryTarget
 from sim.world import World
+from spectrum.core.errors import Problem
+from spectrum.core.jobs.commands import Repeated
 from spectrum.core.product.resources import Volume
 from spectrum.providers.protocol import Call, Strength
 from tests.sim.simulated import INSTANCE, grounded, simulate
@@ -18,6 +23,13 @@ from tests.sim.simulated import INSTANCE, grounded, simulate
 
 def call(fence: int, token: int, key: str = "data.1") -> Call:
     return Call(INSTANCE, "data/volume", key, fence, token)
+
+
+REFUSED = Problem("instance-busy", "16 jobs already wait.")
+
+
+def accepted(job_id: str) -> Repeated:
+    return Repeated(202, f"/v1/jobs/{job_id}", {"id": job_id})
 
 
 def test_every_promise_is_checked_or_known_to_be_unchecked() -> None:
@@ -99,3 +111,19 @@ def test_a_mark_is_declared_before_it_is_reached() -> None:
     with pytest.raises(ValueError, match="declared twice"):
         marks.declare("a mark that is known", "some other reason")
     assert marks.never_reached(Counter(), ["x"]) == ("x",)
+
+
+@pytest.mark.parametrize(
+    ("answers", "wrong"),
+    [
+        ([REFUSED, REFUSED, accepted("job_1"), accepted("job_1")], False),
+        ([accepted("job_1"), accepted("job_2")], True),
+        ([accepted("job_1"), REFUSED], True),
+        ([accepted("job_3")], True),
+    ],
+)
+def test_a_refusal_uses_up_no_key_and_what_was_accepted_stays_so(answers: list[object], wrong: bool) -> None:
+    database = SimpleNamespace(jobs={"job_1", "job_2"})
+    system = SimpleNamespace(answers={"a key": answers}, database=database)
+
+    assert bool([*one_key_one_job(cast(Any, system))()]) is wrong

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from sim import ledger
+from sim.interleave.conductor import Tally
+from sim.interleave.ring import Summary
 from sim.ledger import Bug, Run
 
 
@@ -49,3 +52,14 @@ def test_a_planted_bug_that_survived_is_told(tmp_path: Path) -> None:
 def test_a_ring_that_nobody_knows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="use one of sim, ring2"):
         ledger.add(Run("ring9", "nonsense", 1), tmp_path / "proof.jsonl", None)
+
+
+def test_interleavings_that_went_wrong_and_cycles_of_locks_are_told_as_violations() -> None:
+    summary = Summary(interleavings=7, anomalies=2, cycles={"a, then b, then a"})
+    summary.tally += Tally(steps=90, deadlocks=1, faults=Counter({"a connection dies in COMMIT": 3}))
+
+    run = summary.as_run()
+
+    assert (run.ring, run.count, run.unit, run.violations) == ("ring2", 7, "interleavings", 3)
+    assert run.faults == {"a connection dies in COMMIT": 3}
+    assert (run.extra["statements"], run.extra["deadlocks"]) == (90, 1)

@@ -45,7 +45,7 @@ class Forgetful(Wire):
             self._before = {name: copy.deepcopy(getattr(self._database, name)) for name in ROWS}
         answer = await super().send(address, request)
         if number == self._last and self._before:
-            vars(self._database).update(self._before, forgetful=True)
+            vars(self._database).update(self._before, forgetful=True, era="of the standby")
             self._before = {}
             if self._breaks:
                 now = self._database.now()

@@ -67,7 +67,10 @@ def test_every_mode_of_scheduling_plays_every_trial() -> None:
 def test_what_lands_under_a_fence_that_has_ended_is_left_to_a_reconciler() -> None:
     late = {"provider.ensure late": 0.3, "provider.remove late": 0.2, "provider.ensure invalid": 0.2}
 
-    outcome = run(find("system-best-effort"), 86, rates=late)
+    met = 0
+    for seed in (47, 81, 86):
+        outcome = run(find("system-best-effort"), seed, rates=late)
+        assert outcome.violation is None, report.verdict(outcome)
+        met += outcome.marks[OVERTAKEN]
 
-    assert outcome.marks[OVERTAKEN]
-    assert outcome.violation is None, report.verdict(outcome)
+    assert met

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spectrum.core.concealing import conceal, conceal_failure
+from spectrum.core.concealing import LINE, conceal, conceal_failure, conceal_lines
 from spectrum.core.errors import ErrorClass, Failure
 
 
@@ -33,3 +33,8 @@ def test_of_two_secrets_one_of_which_is_part_of_the_other_both_are_hidden() -> N
 
 def test_what_is_too_short_to_tell_leaves_the_text_readable() -> None:
     assert conceal({"n": 1, "text": "a banana"}, ["a"]) == {"n": 1, "text": "a banana"}
+
+
+def test_a_long_line_is_cut_after_the_secrets_in_it_were_blotted_out() -> None:
+    told = conceal_lines(["x" * (LINE - 4) + "hunter22" * 3, "bye"], ["hunter22"])
+    assert told == ["x" * (LINE - 4) + "[sec", "bye"]

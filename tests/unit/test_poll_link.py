@@ -12,7 +12,7 @@ import pytest
 from sim.signed import CELL, PUBLIC_URL, signer_of
 from spectrum.core.errors import PROBLEM, Problem
 from spectrum.core.signing import call_signature, sign_answer
-from spectrum.ports import SystemClock
+from spectrum.ports import SystemClock, Tasks
 from spectrum.transports.poll import REFUSALS, PollLink
 from spectrum.transports.protocol import LinkDown
 
@@ -31,7 +31,7 @@ def link_to_a_cell_that_says(**said: Any) -> PollLink:
         return httpx2.Response(401, headers=sign_answer(401, body, answered, CELL, NOW), content=body)
 
     client = httpx2.AsyncClient(transport=httpx2.MockTransport(answer), base_url=PUBLIC_URL)
-    return PollLink(client, PUBLIC_URL, signer_of("a worker"), CELL.key_id, cast(Any, None), SystemClock(), {})
+    return PollLink(client, PUBLIC_URL, signer_of("a worker"), CELL.key_id, cast(Any, None), SystemClock(), {}, Tasks())
 
 
 async def test_a_call_that_was_altered_on_its_way_may_be_sent_again() -> None:

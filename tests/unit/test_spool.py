@@ -42,3 +42,4 @@ def test_a_full_disk_loses_the_evidence_and_not_the_job(tmp_path: Path) -> None:
     spool.put(news(1))
 
     assert spool.all() == []
+    assert list(tmp_path.iterdir()) == []

@@ -23,22 +23,25 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, None: 1.0}
 _ETAG = re.compile(r'(?:W/)?"([1-9][0-9]{0,15})"')
 
 
-def _services(request: Request) -> Services:
+# All of them are coroutines: the framework runs whatever is none in a thread.
+
+
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
 
-def _principal(request: Request) -> Principal:
+async def _principal(request: Request) -> Principal:
     principal: Principal = request.state.principal
     return principal
 
 
-def _mutation(request: Request) -> Mutation:
+async def _mutation(request: Request) -> Mutation:
     mutation: Mutation = request.state.mutation
     return mutation
 
 
-def _page(
+async def _page(
     limit: Annotated[int, Query(ge=1, le=200, description="At most so many items.")] = 50,
     cursor: Annotated[
         str,
@@ -52,7 +55,7 @@ def _page(
     return Page(limit, read_cursor(cursor) if cursor else "")
 
 
-def _wait(
+async def _wait(
     wait: Annotated[
         str,
         Query(
@@ -77,7 +80,7 @@ class Precondition:
     absent: bool = False
 
 
-def _precondition(
+async def _precondition(
     if_match: Annotated[
         str | None,
         Header(

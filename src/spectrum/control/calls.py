@@ -5,8 +5,7 @@ The window of used numbers is a column of the lease's row. Calls that arrive whi
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +16,7 @@ from spectrum.core.signing import Call, CallWindow
 from spectrum.db.pools import Pool
 from spectrum.db.sql import query
 from spectrum.db.visits import visiting
+from spectrum.gathering import Gathering
 from spectrum.ports import Clock, Spawner
 
 _LOCK = query("windows_lock")
@@ -28,12 +28,11 @@ KEPT_SECONDS = 5.0
 
 @dataclass
 class _Used:
-    """A number to be used up, and who waits to hear whether it was free."""
+    """A number to be used up."""
 
     worker: KnownWorker
     lease_id: str
     number: int
-    future: asyncio.Future[bool]
 
 
 @dataclass
@@ -45,8 +44,9 @@ class Calls:
     clock: Clock
     spawner: Spawner
     _known: dict[str, tuple[float, KnownWorker]] = field(default_factory=dict)
-    _queue: list[_Used] = field(default_factory=list)
-    _moving: bool = False
+
+    def __post_init__(self) -> None:
+        self._windows = Gathering(self._move, self.spawner, "calls.windows")
 
     async def admit(self, call: Call, lease_id: str | None) -> KnownWorker:
         """Whose call this is.
@@ -57,7 +57,7 @@ class Calls:
         now = self.clock.now()
         read = signing.proven_call(call, now)
         worker = await self._worker(read.key_id)
-        if lease_id is not None and not await self._use(worker, lease_id, read.number):
+        if lease_id is not None and not await self._windows.answer(_Used(worker, lease_id, read.number)):
             raise signing.replayed(read.number, now)
         return worker
 
@@ -72,35 +72,7 @@ class Calls:
 
     # ---- the window
 
-    async def _use(self, worker: KnownWorker, lease_id: str, number: int) -> bool:
-        used = _Used(worker, lease_id, number, asyncio.get_running_loop().create_future())
-        self._queue.append(used)
-        if not self._moving:
-            self._moving = True
-            self.spawner.spawn(self._move_all(), "calls.windows")
-        return await used.future
-
-    async def _move_all(self) -> None:
-        try:
-            while self._queue:
-                batch, self._queue = self._queue, []
-                await self._move(batch)
-        finally:
-            self._moving = False
-
-    async def _move(self, batch: list[_Used]) -> None:
-        try:
-            free = await self._moved(batch)
-        except Exception as error:
-            for used in batch:
-                if not used.future.done():
-                    used.future.set_exception(error)
-            return
-        for used, was_free in zip(batch, free, strict=True):
-            if not used.future.done():
-                used.future.set_result(was_free)
-
-    async def _moved(self, batch: list[_Used]) -> list[bool]:
+    async def _move(self, batch: Sequence[_Used]) -> list[bool | Exception]:
         organizations = sorted({used.worker.organization_id for used in batch})
         leases = sorted({used.lease_id for used in batch})
         async with visiting(self.engine, organizations) as connection:
@@ -113,11 +85,10 @@ class Calls:
             )
         return free
 
-    def _accept(self, used: _Used, found: Mapping[str, Any], windows: dict[str, CallWindow]) -> bool:
+    def _accept(self, used: _Used, found: Mapping[str, Any], windows: dict[str, CallWindow]) -> bool | Exception:
         row = found.get(used.lease_id)
         if row is None or row["worker_id"] != used.worker.id:
-            used.future.set_exception(Problem("forbidden", f"There is no lease {used.lease_id} of yours."))
-            return False
+            return Problem("forbidden", f"There is no lease {used.lease_id} of yours.")
         window = windows[used.lease_id].accept(used.number)
         if window is None:
             return False

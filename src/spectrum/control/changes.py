@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from spectrum.control.commands import Mutation, Reply, key_reused
+from spectrum.control.reads import Reads
 from spectrum.core.access import Principal
 from spectrum.core.events.catalogue import type_of
 from spectrum.core.sealing import ENTROPY_BYTES, Context, Keyring, Sealed
@@ -23,7 +24,7 @@ SECRET_LIFE = timedelta(hours=1)
 
 _BEGIN = query("change_begin")
 _MOMENT = query("change_moment")
-_FIND = query("change_find")
+_FIND = query("changes_find")
 _REMEMBER = query("change_remember")
 _AUDIT = query("change_audit")
 _EVENT = query("change_event")
@@ -73,11 +74,11 @@ class Changes:
     engine: Pool
     keyring: Keyring
     entropy: Entropy
+    reads: Reads  # as the API's role
 
     async def find(self, mutation: Mutation) -> Reply | None:
         """What was answered to this mutation before. Raises Problem `idempotency-key-reused`."""
-        async with visiting(self.pool, [mutation.principal.organization]) as connection:
-            return await self._find(connection, mutation)
+        return self._stored(await self.reads.ask(mutation.principal.organization, _stored_rows, mutation), mutation)
 
     async def run(self, mutation: Mutation, work: Work, *others: str, as_engine: bool = False) -> Reply:
         """Do `work` once for the mutation's key and remember what it answers; a repeat gets the same answer.
@@ -87,7 +88,7 @@ class Changes:
         owner = mutation.principal.organization
         async with visiting(self.engine if as_engine else self.pool, [owner, *others]) as connection:
             now = await connection.fetchval(_BEGIN, "\n".join(_key(mutation)))
-            if stored := await self._find(connection, mutation):
+            if stored := self._stored((await _stored_rows(connection, owner, [mutation]))[0], mutation):
                 return stored
             reply = await work(self._transaction(connection, now, mutation))
             await self._remember(connection, mutation, reply, now)
@@ -106,8 +107,7 @@ class Changes:
         actor = mutation.principal.actor
         return Transaction(connection, now, actor, mutation.request_id, mutation.traceparent, self.entropy)
 
-    async def _find(self, connection: Connection, mutation: Mutation) -> Reply | None:
-        row = await connection.fetchrow(_FIND, *_key(mutation))
+    def _stored(self, row: Row | None, mutation: Mutation) -> Reply | None:
         if row is None:
             return None
         if row["request_digest"] != mutation.request_digest:
@@ -144,6 +144,13 @@ class Changes:
             now,
             now + KEY_LIFE,
         )
+
+
+async def _stored_rows(connection: Connection, organization: str, asked: Sequence[Mutation]) -> list[Row | None]:
+    """What is kept under the key of each."""
+    columns = zip(*((each.method, each.path, each.key) for each in asked), strict=True)
+    rows = {row["place"]: row for row in await connection.fetch(_FIND, organization, *map(list, columns))}
+    return [rows.get(place) for place in range(1, len(asked) + 1)]
 
 
 def _key(mutation: Mutation) -> tuple[str, str, str, str]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import structlog
+
 from spectrum.control.calls import Calls
 from spectrum.control.changes import Changes
-from spectrum.control.dispatch import Caller, Dispatch
+from spectrum.control.dispatch import Caller, Dispatch, release_of, report_of
 from spectrum.control.secrets import CellKeys, seal_to
 from spectrum.control.streams import Streams
 from spectrum.control.wakeups import Wakeups, within
@@ -19,8 +21,8 @@ from spectrum.control.watch import Watch
 from spectrum.control.workers import Applicant, KnownWorker, Workers
 from spectrum.core import signing
 from spectrum.core.errors import Problem
-from spectrum.core.ids import JobId, LeaseId
-from spectrum.core.jobs.commands import Holding, Release, Report
+from spectrum.core.ids import JobId, LeaseId, WorkerId
+from spectrum.core.jobs.commands import Holding
 from spectrum.core.jobs.holding import lease_ended
 from spectrum.core.sealing import Context, Sealed
 from spectrum.core.signing import Call
@@ -41,6 +43,8 @@ from spectrum.transports.protocol import (
     Requests,
     Room,
 )
+
+_log = structlog.get_logger(__name__)
 
 _SECRETS = query("secrets_of_instance")
 _DOCUMENT = query("release_document")
@@ -63,6 +67,19 @@ class Visit:
         return Caller(self.worker.id, self.worker.organization_id, self.worker.pool_id, runs)
 
 
+def _told(answer: Holding | Exception) -> wire.Told:
+    match answer:
+        case Holding():
+            return wire.Told(answer)
+        case Problem():
+            if answer.slug == "forbidden":
+                _log.warning("a worker's report was refused", why=answer.detail)
+            return wire.Told(refusal=wire.Refusal(answer.slug, answer.detail, dict(answer.extra)))
+        case _:
+            _log.error("a report failed as it should not", exc_info=answer)
+            return wire.Told(refusal=wire.Refusal("internal", "Something broke on our side. Send it again.", {}))
+
+
 @dataclass
 class Desk:
     """Serves signed calls. Answers are signed by who sends them (`api.worker`)."""
@@ -78,6 +95,7 @@ class Desk:
     clock: Clock
     tuning: Tuning
     public_url: str
+    _looked: dict[WorkerId, int] = field(default_factory=dict)  # a worker's last look for work: the turn of its pool
 
     async def serve(self, what: str, call: Call, lease_id: str | None) -> Any:
         """The answer to a call, one of the shapes in `transports.wire`. Raises `Problem`."""
@@ -98,7 +116,7 @@ class Desk:
             "poll": self._poll,
             "claim": self._claim,
             "heartbeat": self._heartbeat,
-            "reports": self._report,
+            "reports": self._reports,
             "release": self._release,
             "observations": self._observations,
             "streams": self._stream,
@@ -139,16 +157,23 @@ class Desk:
         asked: wire.Poll = wire.decode(wire.Poll, visit.body)
         seconds = max(0.0, min(asked.seconds, self.tuning.longest_wait))
         pool_id, end = visit.worker.pool_id, self.clock.monotonic() + seconds
-        work = False
         while True:
             with self.wakeups.listening(pool_id) as woken:
                 now = await self._living(visit)
                 requests = await self._requests(visit, asked.room, now)
                 left = end - self.clock.monotonic()
-                if work or requests or left <= 0 or self.wakeups.ended:
-                    return Polled(work and not self.wakeups.ended, requests)
+                ended, hinted = self.wakeups.ended, self._hinted(visit.worker)
+                if hinted or requests or left <= 0 or ended:
+                    return Polled(hinted and not ended, requests)
                 pause = await self.watch.pause(pool_id, now) if asked.room.looks else seconds
-                work = await within(woken, min(left, pause, REQUESTS_RECHECK))
+                if await within(woken, min(left, pause, REQUESTS_RECHECK)):
+                    return Polled(work=not self.wakeups.ended)
+
+    def _hinted(self, worker: KnownWorker) -> bool:
+        """Whether there was a hint since the worker looked for work, so that none is lost between its claim and its poll."""
+        turn, looked = self.wakeups.turn(worker.pool_id), self._looked.get(worker.id)
+        self._looked[worker.id] = turn
+        return looked is not None and turn > looked
 
     async def _requests(self, visit: Visit, room: Room, now: datetime) -> Requests:
         worker = visit.worker
@@ -195,6 +220,7 @@ class Desk:
     async def _claim(self, visit: Visit) -> Sequence[Holding]:
         asked: wire.ClaimCall = wire.decode(wire.ClaimCall, visit.body)
         want = 0 if visit.worker.draining else max(0, min(asked.want, 256))
+        self._looked[visit.worker.id] = self.wakeups.turn(visit.worker.pool_id)
         return await self.dispatch.claim(
             visit.caller(asked.operations),
             visit.lease_id,
@@ -211,43 +237,18 @@ class Desk:
             visit.caller({}), visit.lease_id, asked.incarnation, asked.number, asked.claim_seen, held
         )
 
-    async def _report(self, visit: Visit) -> Holding:
-        news: News = wire.decode(News, visit.body)
-        return await self.dispatch.report(
-            Report(
-                id=f"{news.job_id}/{news.fence}/{news.number}",
-                instance_id=news.instance_id,
-                organization_id=news.organization_id,
-                actor=visit.caller({}).actor,
-                job_id=news.job_id,
-                lease_id=visit.lease_id,
-                pool_id=visit.worker.pool_id,
-                fence=news.fence,
-                number=news.number,
-                outcomes=news.outcomes,
-                intents=news.intents,
-                verdict=news.verdict,
-                reopen=news.reopen,
-            )
-        )
+    async def _reports(self, visit: Visit) -> wire.Answers:
+        """Reports of several jobs. What is wrong with one is nothing to the others (P19)."""
+        asked = wire.apart(visit.body)
+        caller = visit.caller({})
+        reports = [report_of(caller, visit.lease_id, news) for news in asked if isinstance(news, News)]
+        heard = await self.dispatch.report_all(reports)
+        answers = iter(heard)
+        return wire.Answers(tuple(_told(next(answers) if isinstance(news, News) else news) for news in asked))
 
     async def _release(self, visit: Visit) -> wire.Empty:
         back: Handback = wire.decode(Handback, visit.body)
-        await self.dispatch.release(
-            Release(
-                id=f"{back.job_id}/{back.fence}/release",
-                instance_id=back.instance_id,
-                organization_id=back.organization_id,
-                actor=visit.caller({}).actor,
-                job_id=back.job_id,
-                lease_id=visit.lease_id,
-                pool_id=visit.worker.pool_id,
-                fence=back.fence,
-                until=back.until,
-                why=back.why,
-                holder=back.holder,
-            )
-        )
+        await self.dispatch.release(release_of(visit.caller({}), visit.lease_id, back))
         return wire.Empty()
 
     # ---- what a job needs

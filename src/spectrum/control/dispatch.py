@@ -13,12 +13,12 @@ import structlog
 from spectrum.control.engine import Engine, Held
 from spectrum.core.errors import Problem
 from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId, WorkerId
-from spectrum.core.jobs.commands import Claim, Done, Holding, Lose, Release, Report
+from spectrum.core.jobs.commands import Answer, Claim, Done, Holding, Lose, Release, Repeated, Report
 from spectrum.core.jobs.holding import lease_ended
 from spectrum.core.jobs.model import Lease, Owner
 from spectrum.core.jobs.store import Candidate, ClaimOf, Owned, Store
 from spectrum.ports import Clock, Entropy, new_id
-from spectrum.transports.protocol import Pulse
+from spectrum.transports.protocol import Handback, News, Pulse
 
 _log = structlog.get_logger(__name__)
 
@@ -35,6 +35,48 @@ class Caller:
     @property
     def actor(self) -> str:
         return f"worker:{self.worker_id}"
+
+
+def report_of(caller: Caller, lease_id: LeaseId, news: News) -> Report:
+    """The command that a worker's news are."""
+    return Report(
+        id=f"{news.job_id}/{news.fence}/{news.number}",
+        instance_id=news.instance_id,
+        organization_id=news.organization_id,
+        actor=caller.actor,
+        job_id=news.job_id,
+        lease_id=lease_id,
+        pool_id=caller.pool_id,
+        fence=news.fence,
+        number=news.number,
+        outcomes=news.outcomes,
+        intents=news.intents,
+        verdict=news.verdict,
+        reopen=news.reopen,
+    )
+
+
+def release_of(caller: Caller, lease_id: LeaseId, back: Handback) -> Release:
+    """The command that a worker's handback is."""
+    return Release(
+        id=f"{back.job_id}/{back.fence}/release",
+        instance_id=back.instance_id,
+        organization_id=back.organization_id,
+        actor=caller.actor,
+        job_id=back.job_id,
+        lease_id=lease_id,
+        pool_id=caller.pool_id,
+        fence=back.fence,
+        until=back.until,
+        why=back.why,
+        holder=back.holder,
+    )
+
+
+def _holding(answer: Answer | Repeated | BaseException) -> Holding | Exception:
+    if isinstance(answer, Holding | Exception):
+        return answer
+    return TypeError(f"a report is answered by a holding, not {type(answer).__name__}")
 
 
 @dataclass
@@ -125,10 +167,15 @@ class Dispatch:
         return Pulse(lost, tuple(o.job_id for o in beat.owned if o.cancelling and (o.job_id, o.fence) in listed))
 
     async def report(self, report: Report) -> Holding:
-        answer = await self.engine.execute(report)
-        if not isinstance(answer, Holding):
-            raise TypeError(f"a report is answered by a holding, not {type(answer).__name__}")
+        """Raises `Problem` where the report is refused."""
+        (answer,) = await self.report_all([report])
+        if isinstance(answer, Exception):
+            raise answer
         return answer
+
+    async def report_all(self, reports: Sequence[Report]) -> list[Holding | Exception]:
+        """The answer to each of the reports, or why it has none."""
+        return [_holding(answer) for answer in await self.engine.execute_all(reports)]
 
     async def release(self, release: Release) -> None:
         await self.engine.execute(release)

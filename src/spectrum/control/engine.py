@@ -38,6 +38,7 @@ BATCH_LIMIT = 256
 DEFERRAL_PAUSE = 0.005  # seconds, where a whole flush was deferred
 SETTLE_PAUSE = 0.2
 DEFERRALS_LIMIT = 400
+DEFERRALS_TOGETHER = 20  # of one among several: whoever asked for all of them waits for it
 
 
 class Held(Problem):
@@ -48,21 +49,20 @@ class Held(Problem):
 class _Pending:
     asked: Asked
     future: asyncio.Future[Answer | Repeated]
-    deferrals: int = 0
+    deferrals: int  # that are left
 
 
 @dataclass
 class Engine:
-    """Folds commands into transactions. `committed` is called after each commit, to wake who waits for news, and `counted` with
-    what it made of its aggregates.
+    """Folds commands into transactions. `committed` is called after each commit with what it made of its aggregates, and with the
+    hints for who waits for work.
     """
 
     store: Store
     catalog: Catalog
     clock: Clock
     spawner: Spawner
-    committed: Callable[[Sequence[Command], Sequence[Hint]], None] = lambda commands, hints: None
-    counted: Callable[[Sequence[Written]], None] = lambda written: None
+    committed: Callable[[Sequence[Written], Sequence[Hint]], None] = lambda written, hints: None
     _queue: deque[_Pending] = field(default_factory=deque)
     _flushing: bool = False
 
@@ -72,14 +72,24 @@ class Engine:
         Raises `Problem`: what the decision refused, or `unavailable` where the store can't be reached; `Held` where only this
         instance can't.
         """
-        pending = _Pending(
-            asked if isinstance(asked, Asked) else Asked(asked), asyncio.get_running_loop().create_future()
-        )
+        return await self._enqueue(asked, DEFERRALS_LIMIT)
+
+    async def execute_all(self, asked: Sequence[Asked | Command]) -> list[Answer | Repeated | BaseException]:
+        """Apply commands that came together; each is answered, or refused by its exception, for itself.
+
+        One whose instance another copy holds keeps the others' answers back for a few flushes, and is `Held` then.
+        """
+        deferrals = DEFERRALS_LIMIT if len(asked) == 1 else DEFERRALS_TOGETHER
+        return await asyncio.gather(*(self._enqueue(each, deferrals) for each in asked), return_exceptions=True)
+
+    def _enqueue(self, asked: Asked | Command, deferrals: int) -> asyncio.Future[Answer | Repeated]:
+        future: asyncio.Future[Answer | Repeated] = asyncio.get_running_loop().create_future()
+        pending = _Pending(asked if isinstance(asked, Asked) else Asked(asked), future, deferrals)
         self._queue.append(pending)
         if not self._flushing:
             self._flushing = True
             self.spawner.spawn(self._flush_all(), "engine.flush")
-        return await pending.future
+        return pending.future
 
     async def claim(self, claims: Sequence[Command], of: ClaimOf) -> list[Answer | Repeated | Rejection]:
         """Claim several jobs for one lease, in the claims' own lane; what somebody else holds is left out."""
@@ -149,14 +159,13 @@ class Engine:
                 if await self._settle(uncertain) is Settlement.ABORTED:
                     continue
                 results = uncertain.results
-            self._tell(asked, fold)
+            self._tell(fold)
             return results
 
-    def _tell(self, asked: tuple[Asked, ...], fold: Folding) -> None:
+    def _tell(self, fold: Folding) -> None:
         """What is committed stays committed, whatever those who are told of it do."""
         try:
-            self.committed([each.command for each in asked], fold.hints)
-            self.counted(fold.written)
+            self.committed(fold.written, fold.hints)
         except Exception:
             _log.exception("a commit could not be told")
 
@@ -176,8 +185,8 @@ class Engine:
 
     async def _again(self, deferred: list[_Pending], *, nothing_moved: bool) -> None:
         for pending in reversed(deferred):
-            pending.deferrals += 1
-            if pending.deferrals > DEFERRALS_LIMIT:
+            pending.deferrals -= 1
+            if pending.deferrals < 0:
                 _fail([pending], Held("unavailable", "Another copy has held this instance for long. Try again."))
             else:
                 self._queue.appendleft(pending)

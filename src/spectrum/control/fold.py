@@ -134,7 +134,8 @@ class _Folding:
 
     def _around(self, instance_id: InstanceId, target_id: TargetId) -> Surroundings:
         around = self.loaded.around[instance_id]
-        return replace(around, breaker=self.breakers.get(target_id, around.breaker))
+        breaker = self.breakers.get(target_id)
+        return around if breaker is None else replace(around, breaker=breaker)
 
     def _count(self, command: Command, target_id: TargetId, around: Surroundings, decision: Decision) -> None:
         """What the decision says of the target's willingness to answer; a claim on an ailing target is its probe."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -24,7 +25,9 @@ from spectrum.core.ids import PLATFORM, OrganizationId
 from spectrum.core.moments import stamp
 from spectrum.db.pools import Pool
 from spectrum.db.sql import query
-from spectrum.db.visits import Row, looking_up, visiting
+from spectrum.db.visits import Row, look_up, visiting
+from spectrum.gathering import Gathering
+from spectrum.ports import Spawner
 
 _ORGANIZATION_LIST = query("organization_list")
 _ORGANIZATION_FIND = query("organization_find")
@@ -32,8 +35,10 @@ _ORGANIZATION_CREATE = query("organization_create")
 _TOKEN_LIST = query("token_list")
 _TOKEN_CREATE = query("token_create")
 _TOKEN_REVOKE = query("token_revoke")
-_TOKEN_BY_HASH = query("token_by_hash")
-_TOKEN_USED = query("token_used")
+_TOKENS_BY_HASH = query("tokens_by_hash")
+_TOKENS_USED = query("tokens_used")
+
+LANES = 2  # look-ups at the same time
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +84,16 @@ class Token:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Identity:
     """Organizations and tokens in PostgreSQL. `system` is the role that looks up hashes over all organizations."""
 
     changes: Changes
     system: Pool
+    spawner: Spawner
+
+    def __post_init__(self) -> None:
+        self._tokens: Gathering[bytes, Row | None] = Gathering(self._by_hash, self.spawner, "tokens", LANES)
 
     async def authenticate(self, token: str) -> Principal:
         """Whose token this is. Raises Problem `unauthenticated`."""
@@ -93,12 +102,14 @@ class Identity:
             raise Problem("unauthenticated", "This is not a token of SPECTRUM, or it was copied with a mistake.")
         if text.cell_key is not None:
             raise Problem("unauthenticated", "A join token lets a worker in and nobody else. Send an API token, spk_….")
-        async with looking_up(self.system) as connection:
-            row = await connection.fetchrow(_TOKEN_BY_HASH, text.hash)
-            principal = _principal(row)
-            if row is not None and row["stale"]:
-                await connection.execute(_TOKEN_USED, row["id"])
-        return principal
+        return _principal(await self._tokens.answer(text.hash))
+
+    async def _by_hash(self, hashes: Sequence[bytes]) -> list[Row | Exception | None]:
+        """Who holds each of these tokens. Look-ups that come together are one."""
+        rows = {row["hash"]: row for row in await look_up(self.system, _TOKENS_BY_HASH, list(set(hashes)))}
+        if stale := [row["id"] for row in rows.values() if row["stale"]]:
+            await look_up(self.system, _TOKENS_USED, stale)
+        return [rows.get(each) for each in hashes]
 
     async def bootstrap(self, organization: str, token: TokenText, name: str = "bootstrap") -> Organization:
         """Make sure that the organization exists and that `token` is an administrator's of it; safe to repeat.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from spectrum.db.pools import Connection
 from spectrum.db.sql import query
 from spectrum.db.visits import Row
 
-_FIND = query("instance_find")
+_FIND = query("instances_find")
 
 OPERATOR = "operator"  # the audience of outputs that are not for everybody
 FEW = 2
@@ -89,14 +89,26 @@ class InstanceView:
 
 async def find_instance(connection: Connection, principal: Principal, name_or_id: str) -> Row:
     """The row of an instance in the principal's organization. Raises Problem `not-found`."""
-    row: Row | None = await connection.fetchrow(_FIND, principal.organization, name_or_id)
-    if row is None:
-        raise Problem("not-found", f"There is no instance {name_or_id!r}. See `spectrum instance list`.")
-    return row
+    (found,) = await find_instances(connection, principal.organization, [name_or_id])
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+async def find_instances(
+    connection: Connection, organization: str, names_or_ids: Sequence[str]
+) -> list[Row | Exception]:
+    """The row of each of these instances, or Problem `not-found`."""
+    rows = {row["place"]: row for row in await connection.fetch(_FIND, organization, list(names_or_ids))}
+    return [rows.get(place) or _no_such_instance(each) for place, each in enumerate(names_or_ids, 1)]
+
+
+def _no_such_instance(name_or_id: str) -> Problem:
+    return Problem("not-found", f"There is no instance {name_or_id!r}. See `spectrum instance list`.")
 
 
 def instance_view(row: Row, catalog: Catalog, for_operators: bool) -> InstanceView:
-    """From a row of `instance_find` or `instance_list`."""
+    """From a row of `instances_find` or `instance_list`."""
     instance = rows.instance_of(row, "")
     return InstanceView(instance, row["target"], row["secret_versions"], row["waiters"], catalog, for_operators)
 

@@ -9,7 +9,7 @@ from typing import Any
 from spectrum.control.changes import Changes, own
 from spectrum.control.commands import Listing, Mutation, Page, Reply
 from spectrum.control.engine import Engine
-from spectrum.control.instance_views import InstanceView, find_instance, instance_view, spec_in_force
+from spectrum.control.instance_views import InstanceView, find_instances, instance_view, spec_in_force
 from spectrum.control.jobs import Seen, accepted, keyed
 from spectrum.control.plans import Planned, planned
 from spectrum.control.specs import Choice, Order, check_desired_state, choose, complete, seal
@@ -31,7 +31,7 @@ from spectrum.db.sql import query
 from spectrum.db.visits import Row, visiting
 from spectrum.ports import Clock, new_id
 
-_FIND = query("instance_find")
+_FIND = query("instances_find")
 _LIST = query("instance_list")
 _RELEASE = query("release_document")
 _RETENTION = query("release_retention")
@@ -76,8 +76,8 @@ class Instances:
 
     async def instance(self, principal: Principal, name_or_id: str) -> InstanceView:
         """A purged one is found by its id alone. Raises Problem `not-found`."""
-        async with visiting(self.changes.pool, own(principal)) as connection:
-            return self._view(principal, await find_instance(connection, principal, name_or_id))
+        row: Row = await self.changes.reads.ask(principal.organization, find_instances, name_or_id)
+        return self._view(principal, row)
 
     def _view(self, principal: Principal, row: Row) -> InstanceView:
         return instance_view(row, self.engine.catalog, "admin" in principal.scopes)
@@ -127,7 +127,7 @@ class Instances:
     async def plan_create(self, principal: Principal, name: str, order: Order) -> Planned:
         """What `create` would do."""
         async with visiting(self.changes.pool, own(principal)) as connection:
-            if await connection.fetchrow(_FIND, principal.organization, name) is not None:
+            if await connection.fetchrow(_FIND, principal.organization, [name]) is not None:
                 raise Problem("not-allowed-now", f"There is already an instance named {name}. Choose another name.")
         return await self._plan(principal, await self._create(principal, name, order))
 
@@ -192,10 +192,11 @@ class Instances:
             raise Problem(
                 "operation-not-available", f"This version can't {verb} instances. It can: {', '.join(VERBS)}."
             )
-        async with visiting(self.changes.pool, own(principal)) as connection:
-            view = self._view(principal, await find_instance(connection, principal, name_or_id))
-            instance = view.instance
-            parameters = await _retention(connection, instance) if verb == "delete" else {}
+        instance = (await self.instance(principal, name_or_id)).instance
+        parameters: dict[str, Any] = {}
+        if verb == "delete":
+            async with visiting(self.changes.pool, own(principal)) as connection:
+                parameters = await _retention(connection, instance)
         submit = self._submit(principal, instance.id, verb)
         spec = _towards(verb, instance)
         return replace(submit, spec=spec, parameters=parameters, expected_generation=expected), instance.name
@@ -222,7 +223,7 @@ class Instances:
     ) -> InstanceView | None:
         """The instance, if there is one and it is as the order says; None if there is none."""
         async with visiting(self.changes.pool, own(principal)) as connection:
-            row = await connection.fetchrow(_FIND, principal.organization, name)
+            row = await connection.fetchrow(_FIND, principal.organization, [name])
             if row is None:
                 if expected is not None:
                     raise Problem("precondition-failed", f"There is no instance {name!r}, and If-Match names one.")

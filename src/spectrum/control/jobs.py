@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -21,7 +22,7 @@ from spectrum.db.sql import query
 from spectrum.db.visits import Row, visiting
 from spectrum.ports import Clock
 
-_FIND = query("job_find")
+_FIND = query("jobs_find")
 _LIST = query("job_list")
 _LIST_OF_INSTANCE = query("job_list_of_instance")
 _STEPS = query("steps_of_jobs")
@@ -43,7 +44,7 @@ class JobFilters:
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """Jobs in PostgreSQL. `wakeups`: the engine's commits wake an instance's id."""
+    """Jobs in PostgreSQL. `wakeups`: the end of a job wakes its id."""
 
     changes: Changes
     engine: Engine
@@ -64,21 +65,19 @@ class Jobs:
 
     async def job(self, principal: Principal, job_id: str, wait: float = 0.0) -> JobView:
         """The job; with `wait` (seconds) once it has ended, or as it is when these are over. Raises Problem `not-found`."""
-        view = await self._look(principal, job_id)
         until = self.clock.monotonic() + wait
-        while wait and not view.job.state.terminal:
-            with self.wakeups.listening(view.job.instance_id) as woken:
+        while True:
+            with self.wakeups.listening(job_id) as woken:
                 view = await self._look(principal, job_id)
                 left = until - self.clock.monotonic()
                 if view.job.state.terminal or left <= 0 or self.wakeups.ended:
-                    break
+                    return view
                 await within(woken, min(left, SLOW_POLL))
-        return view
 
     async def why(self, principal: Principal, job_id: str) -> Why:
         """Raises Problem `not-found`."""
+        view = await self._look(principal, job_id)
         async with visiting(self.changes.pool, own(principal)) as connection:
-            view = await _find(connection, principal, job_id)
             row = await connection.fetchrow(_OBSTACLE, principal.organization, job_id)
         brake = Brake(row["id"], row["reason"], row["pulled_at"], row["until"]) if row else None
         return Why(view, brake)
@@ -99,21 +98,28 @@ class Jobs:
 
     async def awaited(self, principal: Principal, reply: Reply, wait: float) -> Reply:
         """The same answer with its job as it is once it has ended, or `wait` seconds later."""
-        if not wait or reply.status != ACCEPTED:
+        if not wait or reply.status != ACCEPTED or (reply.body or {}).get("done"):
             return reply
-        view = await self.job(principal, reply.location.rpartition("/")[2], wait)
+        job_id = reply.location.rpartition("/")[2]
+        began = self.clock.monotonic()
+        if not reply.repeated:  # it was just made: it is not looked at before there is news of it
+            await self.wakeups.wait(job_id, min(wait, SLOW_POLL))
+        view = await self.job(principal, job_id, wait - (self.clock.monotonic() - began))
         return replace(reply, body=view.as_json())
 
     async def _look(self, principal: Principal, job_id: str) -> JobView:
-        async with visiting(self.changes.pool, own(principal)) as connection:
-            return await _find(connection, principal, job_id)
+        return await self.changes.reads.ask(principal.organization, _find, job_id)
 
 
-async def _find(connection: Connection, principal: Principal, job_id: str) -> JobView:
-    row = await connection.fetchrow(_FIND, principal.organization, job_id)
-    if row is None:
-        raise Problem("not-found", f"There is no job {job_id!r}. See `spectrum job list`.")
-    return (await _with_steps(connection, [row]))[0]
+async def _find(connection: Connection, organization: str, job_ids: Sequence[str]) -> list[JobView | Exception]:
+    """Each of these jobs, or Problem `not-found`."""
+    found = await connection.fetch(_FIND, organization, list(job_ids))
+    views = {view.job.id: view for view in await _with_steps(connection, found)}
+    return [views.get(JobId(each)) or _no_such_job(each) for each in job_ids]
+
+
+def _no_such_job(job_id: str) -> Problem:
+    return Problem("not-found", f"There is no job {job_id!r}. See `spectrum job list`.")
 
 
 async def _with_steps(connection: Connection, rows: list[Row]) -> list[JobView]:

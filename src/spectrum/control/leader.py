@@ -23,13 +23,14 @@ _log = structlog.get_logger(__name__)
 @dataclass
 class Leader:
     """`work` does one round under a term and says whether there is more to do at once. `period` is the pause after the last, in
-    seconds, unless there are news."""
+    seconds, unless there are news; news of `gather` seconds are worked on together."""
 
     leading: Leading
     work: Callable[[int], Awaitable[bool]]
     clock: Clock
     entropy: Entropy
     period: float
+    gather: float = 0.0
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def nudge(self) -> None:
@@ -64,6 +65,7 @@ class Leader:
             self._news.clear()
             if not await self.work(term):
                 await self._wait_for_news()
+                await self.clock.sleep(self.gather)
             if self.clock.monotonic() - renewed >= RENEW_SECONDS:
                 await self.leading.renew(term)
                 renewed = self.clock.monotonic()

@@ -31,10 +31,8 @@ class Measures:
     def committed(self, written: Iterable[Written]) -> None:
         """Count what one transaction made of its aggregates."""
         for each in written:
-            known = each.before.jobs if each.before is not None else {}
-            for job in each.after.jobs.values():
-                if job.state.terminal and not (job.id in known and known[job.id].state.terminal):
-                    self._ended(job)
+            for job in each.ended:
+                self._ended(job)
             for attempt in (attempt for consequences in each.consequences for attempt in consequences.opened):
                 if attempt.cause != Cause.FIRST:
                     self.metrics.step_retries.labels(each.after.jobs[attempt.job_id].operation, attempt.cause).inc()

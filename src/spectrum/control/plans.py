@@ -14,9 +14,6 @@ from spectrum.core.plan import Catalog, Given, Plan, PlanError
 from spectrum.core.product.outline import Outline
 from spectrum.db import reading
 from spectrum.db.pools import Connection
-from spectrum.db.sql import query
-
-_INSTANCE = query("instance_find")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +96,10 @@ async def _aggregate(connection: Connection, submit: Submit) -> Aggregate:
     """The aggregate as it is read, without a lock."""
     if submit.new is not None:
         return Aggregate(submit.new)
-    row = await connection.fetchrow(_INSTANCE, submit.organization_id, submit.instance_id)
-    if row is None:
+    found = await reading.aggregates(connection, [submit.instance_id])
+    if submit.instance_id not in found:
         raise Problem("not-found", f"There is no instance {submit.instance_id}.")
-    return (await reading.aggregates(connection, {submit.instance_id: row}))[submit.instance_id]
+    return found[submit.instance_id]
 
 
 async def _outlines(connection: Connection, aggregate: Aggregate, submit: Submit, kind: str) -> Mapping[Any, Outline]:

@@ -7,6 +7,7 @@ from spectrum.db.log import EventLog
 from spectrum.ports import Clock, Entropy
 
 BATCH = 1000
+GATHER_SECONDS = 0.02  # events of so long get their positions together
 
 
 def sequencer(log: EventLog, clock: Clock, entropy: Entropy, period: float = 0.5) -> Leader:
@@ -15,4 +16,4 @@ def sequencer(log: EventLog, clock: Clock, entropy: Entropy, period: float = 0.5
     async def work(term: int) -> bool:
         return await log.waits() and (await log.place(term, BATCH)).more
 
-    return Leader(log.leading, work, clock, entropy, period)
+    return Leader(log.leading, work, clock, entropy, period, GATHER_SECONDS)

@@ -18,6 +18,7 @@ class Wakeups:
 
     ended: bool = False
     _waiting: dict[str, set[asyncio.Future[None]]] = field(default_factory=lambda: defaultdict(set))
+    _turns: dict[str, int] = field(default_factory=dict)
 
     @contextmanager
     def listening(self, topic: str) -> Iterator[asyncio.Future[None]]:
@@ -38,14 +39,20 @@ class Wakeups:
         with self.listening(topic) as woken:
             return await within(woken, seconds)
 
+    def turn(self, topic: str) -> int:
+        """How often the topic was woken since this was first asked of it: who remembers it can tell that there was news since."""
+        return self._turns.setdefault(topic, 0)
+
     def wake(self, topic: str) -> None:
+        if topic in self._turns:
+            self._turns[topic] += 1
         for future in self._waiting.get(topic, ()):
             if not future.done():
                 future.set_result(None)
 
     def wake_all(self) -> None:
         """Some wake-up may have been missed: everybody looks."""
-        for topic in list(self._waiting):
+        for topic in {*self._waiting, *self._turns}:
             self.wake(topic)
 
     def end(self) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from spectrum.core.errors import Failure
 
 BLOT = "[secret]"
+LINE = 500  # characters of a printed line that are kept with an output
 SHORTEST = 4  # characters: what is shorter stands in half of all lines
 WITHHELD = "[withheld: the secrets that it might hold could not be fetched]"
 
@@ -18,6 +19,11 @@ def conceal(value: Any, secrets: Collection[str]) -> Any:
     pieces = {line for secret in secrets for line in (secret, *secret.splitlines()) if len(line) >= SHORTEST}
     # The longest first: one secret may be part of another.
     return _blotted(value, sorted(pieces, key=len, reverse=True))
+
+
+def conceal_lines(lines: Iterable[str], secrets: Collection[str]) -> list[str]:
+    """What a program printed, for an output, which is stored only while it is small. It is cut last: half a secret is not found."""
+    return [line[:LINE] for line in conceal(list(lines), secrets)]
 
 
 def _blotted(value: Any, pieces: Collection[str]) -> Any:

@@ -7,7 +7,6 @@ and a pool never changes its role. After a migration asyncpg prepares anew; the 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 import asyncpg
+from pydantic_core import from_json, to_json
 
 from spectrum.core.errors import Problem
 from spectrum.db.losses import is_loss
@@ -73,7 +73,7 @@ async def open_pool(url: str, role: Role, application: str, size: int = 8, timeo
     Raises what asyncpg raises when the first connection can't be made.
     """
     limits = timeouts or TIMEOUTS[role]
-    # Startup settings survive asyncpg's RESET ALL between two uses; what is SET later does not. So the version is asked first.
+    # Settings are the role's from the start, so that none is ever SET in a session: the version is asked first.
     probe = await asyncpg.connect(url, timeout=10)
     try:
         version = probe.get_server_version().major
@@ -88,11 +88,20 @@ async def open_pool(url: str, role: Role, application: str, size: int = 8, timeo
         command_timeout=limits.statement + 5 if limits.statement else None,
         server_settings=settings,
         init=_prepare_connection,
+        reset=_leave_as_it_is,
     )
 
 
 async def _prepare_connection(connection: Any) -> None:
-    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_as_json, decoder=from_json)
+
+
+def _as_json(value: Any) -> str:
+    return to_json(value).decode()
+
+
+async def _leave_as_it_is(connection: Any) -> None:
+    """What is set here ends with its transaction, and the driver rolls back one that is open: RESET ALL would change nothing."""
 
 
 @asynccontextmanager
@@ -109,15 +118,20 @@ async def scoped(pool: Pool, organizations: Iterable[str]) -> AsyncIterator[Conn
 @asynccontextmanager
 async def transaction(pool: Pool, wait: float = ACQUIRE_SECONDS) -> AsyncIterator[Connection]:
     """A transaction without a scope: of `spectrum_system`, or of something that sets its scope itself."""
-    try:
-        connection = await pool.acquire(timeout=wait)
-    except TimeoutError as error:
-        raise Problem("unavailable", "The database has no connection to spare: try again in a second.") from error
+    connection = await acquired(pool, wait)
     try:
         async with connection.transaction():
             yield connection
     finally:
         await give_back(pool, connection)
+
+
+async def acquired(pool: Pool, wait: float = ACQUIRE_SECONDS) -> Pooled:
+    """A connection, to be given back. Raises `Problem("unavailable")` when none gets free within `wait` seconds."""
+    try:
+        return await pool.acquire(timeout=wait)
+    except TimeoutError as error:
+        raise Problem("unavailable", "The database has no connection to spare: try again in a second.") from error
 
 
 async def give_back(pool: Pool, connection: Pooled) -> None:

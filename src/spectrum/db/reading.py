@@ -12,7 +12,7 @@ from datetime import datetime
 import asyncpg
 
 from spectrum.core.ids import InstanceId, JobId, ReleaseId
-from spectrum.core.jobs.model import Aggregate, Effect, Instance, Step, Surroundings
+from spectrum.core.jobs.model import Aggregate, Effect, Instance, Job, Step, Surroundings
 from spectrum.core.jobs.store import TOLERANCE_SECONDS
 from spectrum.core.product.outline import Outline
 from spectrum.db import rows
@@ -22,34 +22,50 @@ from spectrum.db.sql import query
 _JOBS = query("jobs_of_instances")
 _STEPS = query("steps_of_jobs")
 _EFFECTS = query("effects_of_instances")
-_PLACEMENTS = query("placements_of_instances")
+_ENDED = query("jobs_ended")
+_PLACED = query("instances_placed")
 _OUTLINES = query("outlines")
 _SURROUNDINGS = query("surroundings")
 
 
-async def aggregates(
-    connection: Connection, found: Mapping[InstanceId, asyncpg.Record], named: Sequence[JobId] = ()
-) -> dict[InstanceId, Aggregate]:
-    """The aggregates of these rows of instances: their open jobs, and of those that have ended the `named` ones."""
-    instance_ids = list(found)
-    placements = {r["instance_id"]: r["id"] for r in await connection.fetch(_PLACEMENTS, instance_ids)}
-    jobs = await connection.fetch(_JOBS, instance_ids, named)
-    steps: dict[str, list[Step]] = {}
-    if jobs:
-        for row in await connection.fetch(_STEPS, [job["id"] for job in jobs]):
-            steps.setdefault(row["job_id"], []).append(rows.step_of(row))
+async def aggregates(connection: Connection, instance_ids: Sequence[InstanceId]) -> dict[InstanceId, Aggregate]:
+    """The aggregates of these instances, with their open jobs."""
+    if not instance_ids:
+        return {}
     effects: dict[str, dict[tuple[str, str], Effect]] = {}
     for row in await connection.fetch(_EFFECTS, instance_ids):
         effects.setdefault(row["instance_id"], {})[row["slot"], row["effect_key"]] = rows.effect_of(row)
-    made = {
-        instance_id: Aggregate(rows.instance_of(row, placements[instance_id]), {}, effects.get(instance_id, {}))
-        for instance_id, row in found.items()
+    found = {
+        row["id"]: Aggregate(rows.instance_of(row, row["placement_id"]), {}, effects.get(row["id"], {}))
+        for row in await connection.fetch(_PLACED, instance_ids)
     }
-    for row in jobs:
-        job = rows.job_of(row, tuple(steps.get(row["id"], ())))
-        before = made[job.instance_id]
-        made[job.instance_id] = replace(before, jobs={**before.jobs, job.id: job})
-    return made
+    return with_jobs(found, await _jobs(connection, await connection.fetch(_JOBS, instance_ids)))
+
+
+async def ended(connection: Connection, instance_ids: Sequence[InstanceId], named: Sequence[JobId]) -> list[Job]:
+    """Those of the named jobs that are of these instances and have ended."""
+    return await _jobs(connection, await connection.fetch(_ENDED, instance_ids, named)) if named else []
+
+
+def with_jobs(aggregates: Mapping[InstanceId, Aggregate], jobs: Sequence[Job]) -> dict[InstanceId, Aggregate]:
+    """The aggregates with these jobs of theirs."""
+    of_instance: dict[InstanceId, dict[JobId, Job]] = {}
+    for job in jobs:
+        of_instance.setdefault(job.instance_id, {})[job.id] = job
+    return {
+        instance_id: replace(each, jobs={**each.jobs, **of_instance[instance_id]})
+        if instance_id in of_instance
+        else each
+        for instance_id, each in aggregates.items()
+    }
+
+
+async def _jobs(connection: Connection, found: Sequence[asyncpg.Record]) -> list[Job]:
+    steps: dict[str, list[Step]] = {}
+    if found:
+        for row in await connection.fetch(_STEPS, [row["id"] for row in found]):
+            steps.setdefault(row["job_id"], []).append(rows.step_of(row))
+    return [rows.job_of(row, tuple(steps.get(row["id"], ()))) for row in found]
 
 
 async def surroundings(connection: Connection, instances: Sequence[Instance]) -> dict[InstanceId, Surroundings]:

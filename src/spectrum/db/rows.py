@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import asyncpg
@@ -288,6 +289,21 @@ INSTANCES_UPDATE: tuple[Column[Instance], ...] = (
     lambda i: i.health_streak,
 )
 
+_MOVING = ("counter", "job_counter", "event_sequence", "active_job_id", "version", "updated_at")
+
+INSTANCES_MOVE: tuple[Column[Instance], ...] = tuple(map(attrgetter, ("id", *_MOVING)))
+
+
+def instance_only_moved(before: Instance, after: Instance) -> bool:
+    """Whether `after`, which came of `before`, differs in nothing but what `instances_move` writes."""
+    return _differ_only_in(_MOVING, before, after)
+
+
+def _differ_only_in(names: Sequence[str], before: object, after: object) -> bool:
+    was = vars(before)
+    return all(value is was[name] or name in names for name, value in vars(after).items())
+
+
 # A job is inserted as it was asked for; what planning made of it follows as an update. The target and the command come beside it.
 JobRow = tuple[Job, Instance, str]
 
@@ -311,6 +327,11 @@ JOBS_INSERT: tuple[Column[JobRow], ...] = (
     lambda r: r[0].created_at,
 )
 
+
+def _steps_done(job: Job) -> int:
+    return sum(step.state in SATISFIED for step in job.steps)
+
+
 JOBS_UPDATE: tuple[Column[Job], ...] = (
     lambda j: j.id,
     lambda j: j.state,
@@ -330,7 +351,7 @@ JOBS_UPDATE: tuple[Column[Job], ...] = (
     lambda j: json.dumps(list(j.residue)),
     lambda j: dict(j.baseline),
     lambda j: j.plan_hash,
-    lambda j: sum(step.state in SATISFIED for step in j.steps),
+    _steps_done,
     lambda j: len(j.steps),
     lambda j: j.deadline,
     lambda j: j.unwind_seconds,
@@ -344,6 +365,22 @@ JOBS_UPDATE: tuple[Column[Job], ...] = (
     lambda j: j.started_at,
     lambda j: j.finished_at,
 )
+
+JOBS_MOVE: tuple[Column[Job], ...] = (
+    lambda j: j.id,
+    lambda j: j.version,
+    lambda j: j.last_report.fence,
+    lambda j: j.last_report.number,
+    _steps_done,
+)
+
+
+def job_only_moved(before: Job | None, after: Job) -> bool:
+    """Whether `after`, which came of `before`, differs in nothing but what `jobs_move` writes, and in its steps."""
+    if before is None or len(before.steps) != len(after.steps):
+        return False
+    return _differ_only_in(("version", "last_report", "steps"), before, after)
+
 
 StepRow = tuple[Step, Job]
 

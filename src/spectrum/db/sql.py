@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 
 from spectrum.core.errors import SpectrumError
@@ -62,6 +63,7 @@ def _query(path: Path, name: str, body: str) -> tuple[str, str]:
 
 
 _QUERIES = load(FOLDER)
+_PARAMETER = re.compile(r"\$(\d+)")
 
 
 def query(name: str) -> str:
@@ -72,3 +74,21 @@ def query(name: str) -> str:
         near = difflib.get_close_matches(name, _QUERIES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "write it into a file of db/queries."
         raise QueryError(f"There is no query {name!r}: {hint}") from None
+
+
+@lru_cache(maxsize=1024)
+def together(texts: tuple[str, ...]) -> str:
+    """One statement that does what these do; its parameters are theirs, one after the other.
+
+    All of them see the same moment: none sees what another does, and no two may touch the same row.
+    """
+    parts: list[str] = []
+    first = 0
+    for number, text in enumerate(texts):
+        parts.append(f"_{number} AS ({_PARAMETER.sub(partial(_moved, first), text)})")
+        first += max(int(each) for each in _PARAMETER.findall(text))
+    return f"WITH {', '.join(parts)} SELECT"
+
+
+def _moved(first: int, parameter: re.Match[str]) -> str:
+    return f"${first + int(parameter[1])}"

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
 
+from spectrum.core.evolve import evolve
 from spectrum.core.ids import InstanceId, PoolId, ReleaseId
 from spectrum.core.jobs.commands import Repeated
+from spectrum.core.jobs.kept import Kept
 from spectrum.core.jobs.model import Aggregate, Instance, Lease, Surroundings
 from spectrum.core.jobs.store import (
     TOLERANCE_SECONDS,
@@ -49,12 +51,17 @@ _PURGEABLE = query("instances_purgeable")
 
 ACQUIRE_SECONDS = 5.0
 IN_PROGRESS_PAUSE = 0.05
+OUTLINES_LIMIT = 1024  # a vendor that publishes with every commit has more than a copy can keep
 _SINCE = " since "
 
 
 @dataclass
 class PostgresStore(LeaseLane):
     """The store: the aggregates' lane over the same pools as the leases'."""
+
+    kept: Kept = field(default_factory=Kept, kw_only=True)
+    # By release and kind of target; a release never changes.
+    outlines: dict[tuple[ReleaseId, str], Outline | None] = field(default_factory=dict, kw_only=True)
 
     async def transact(self, batch: Batch) -> Sequence[Response]:
         while True:
@@ -76,7 +83,8 @@ class PostgresStore(LeaseLane):
         try:
             await transaction.start()
             name = await self._begin(connection, batch)
-            loaded = await _Loading(connection, batch).load()
+            era = self.kept.era
+            loaded = await _Loading(connection, batch, self.kept, self.outlines).load()
             folded = batch.fold(loaded)
             await writing.write(connection, batch, loaded, folded)
         except BaseException as error:
@@ -93,6 +101,8 @@ class PostgresStore(LeaseLane):
                 raise
             drop(connection)
             raise Uncertain(name, folded.results) from error
+        unchanged = (each for instance_id, each in loaded.aggregates.items() if instance_id not in folded.written)
+        self.kept.keep(era, (*unchanged, *(written.after for written in folded.written.values())))
         return folded.results
 
     async def _begin(self, connection: Connection, batch: Batch) -> str:
@@ -103,6 +113,7 @@ class PostgresStore(LeaseLane):
         row = await connection.fetchrow(_BEGIN, sorted(organizations))
         if row is None:
             raise Unavailable("the database did not say which transaction this is")
+        self.kept.enter(f"{row['run']}, epoch {row['epoch']}")
         return f"{row['xid']}{_SINCE}{row['run']}"
 
     async def settle(self, transaction: str) -> Settlement:
@@ -156,15 +167,17 @@ class _Loading:
 
     connection: Connection
     batch: Batch
+    kept: Kept
+    outlines: dict[tuple[ReleaseId, str], Outline | None]
 
     async def load(self) -> Loaded:
         busy_keys = await self._lock_keys()
         remembered = await self._remembered()
         lease = await self._lease()
-        found = await self._instances()
+        locked = await self._lock_instances()
         wanted = {asked.command.instance_id for asked in self.batch.asked}
-        existing = await self._exist(wanted - set(found))
-        aggregates = await self._aggregates(found) if found else {}
+        existing = await self._exist(wanted - set(locked))
+        aggregates = await self._aggregates(locked) if locked else {}
         new = [n for asked in self.batch.asked if (n := getattr(asked.command, "new", None)) is not None]
         instances = [*new, *(aggregate.instance for aggregate in aggregates.values())]
         around = await reading.surroundings(self.connection, instances)
@@ -172,7 +185,7 @@ class _Loading:
         now = next(iter(around.values())).now if around else await self.connection.fetchval(_CLOCK)
         return Loaded(
             now=now,
-            aggregates={i: replace(a, outlines=outlines) for i, a in aggregates.items()},
+            aggregates={i: evolve(a, outlines=outlines) for i, a in aggregates.items()},
             around=around,
             outlines=outlines,
             busy=frozenset(existing),
@@ -239,11 +252,12 @@ class _Loading:
 
     # ---- aggregates
 
-    async def _instances(self) -> dict[InstanceId, asyncpg.Record]:
+    async def _lock_instances(self) -> dict[InstanceId, int]:
+        """The versions of those that are there and nobody else's."""
         wanted = sorted({asked.command.instance_id for asked in self.batch.asked})
         if not wanted:
             return {}
-        return {r["id"]: r for r in await self.connection.fetch(_INSTANCES_LOCK, wanted)}
+        return {r["id"]: r["version"] for r in await self.connection.fetch(_INSTANCES_LOCK, wanted)}
 
     async def _exist(self, missing: set[InstanceId]) -> set[InstanceId]:
         """Of those that could not be locked, the ones that are there: somebody else holds them."""
@@ -251,9 +265,19 @@ class _Loading:
             return set()
         return {r["id"] for r in await self.connection.fetch(_INSTANCES_EXIST, sorted(missing))}
 
-    async def _aggregates(self, found: Mapping[InstanceId, asyncpg.Record]) -> dict[InstanceId, Aggregate]:
-        named = [j for asked in self.batch.asked if (j := getattr(asked.command, "job_id", None)) is not None]
-        return await reading.aggregates(self.connection, found, named)
+    async def _aggregates(self, locked: Mapping[InstanceId, int]) -> dict[InstanceId, Aggregate]:
+        """What is kept of them as it is now, and the rest as it is read; with the ended jobs that the batch names."""
+        kept = {i: a for i, version in locked.items() if (a := self.kept.known(i, version)) is not None}
+        read = await reading.aggregates(self.connection, [i for i in locked if i not in kept])
+        found = {i: kept.get(i) or read[i] for i in locked}
+        missing = [
+            named
+            for asked in self.batch.asked
+            if (aggregate := found.get(asked.command.instance_id)) is not None
+            and (named := getattr(asked.command, "job_id", None)) is not None
+            and named not in aggregate.jobs
+        ]
+        return reading.with_jobs(found, await reading.ended(self.connection, list(found), missing))
 
     async def _outlines(
         self, instances: Sequence[Instance], around: Mapping[InstanceId, Surroundings]
@@ -263,4 +287,12 @@ class _Loading:
         for instance in instances:
             specs = (instance.requested, instance.accepted)
             wanted |= {spec.release_id: around[instance.id].target_kind for spec in specs if spec is not None}
-        return await reading.outlines(self.connection, wanted)
+        known = {key: self.outlines[key] for key in wanted.items() if key in self.outlines}
+        if missing := dict(wanted.items() - known.keys()):
+            read = await reading.outlines(self.connection, missing)
+            if len(self.outlines) > OUTLINES_LIMIT:
+                self.outlines.clear()
+            fresh = {key: read.get(key[0]) for key in missing.items()}
+            self.outlines |= fresh
+            known |= fresh
+        return {release: outline for (release, _), outline in known.items() if outline is not None}

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import asyncpg
 
 from spectrum.core.errors import Problem
 from spectrum.db.losses import BUSY, is_loss
-from spectrum.db.pools import Connection, Pool, scoped, transaction
+from spectrum.db.pools import Connection, Pool, acquired, give_back, scoped, transaction
 
 Row: TypeAlias = "asyncpg.Record"
 
@@ -32,6 +32,16 @@ async def looking_up(pool: Pool) -> AsyncIterator[Connection]:
     with _answerable():
         async with transaction(pool) as connection:
             yield connection
+
+
+async def look_up(pool: Pool, text: str, *arguments: Any) -> list[Row]:
+    """The rows of one statement as `spectrum_system`, a transaction by itself. Raises Problem `unavailable`."""
+    with _answerable():
+        connection = await acquired(pool)
+        try:
+            return await connection.fetch(text, *arguments)
+        finally:
+            await give_back(pool, connection)
 
 
 @contextmanager

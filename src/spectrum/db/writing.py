@@ -1,10 +1,10 @@
-"""What a fold decided, written: one statement a table, whatever the number of commands."""
+"""What a fold decided, written: as few statements as can be, whatever the number of commands."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -20,15 +20,17 @@ from spectrum.core.jobs.table import Lifecycle
 from spectrum.db import rows
 from spectrum.db.pools import SET_SCOPE, Connection
 from spectrum.db.rows import arrays
-from spectrum.db.sql import query
+from spectrum.db.sql import query, together
 
 _LEASE_CLAIMED = query("lease_claimed")
 _INSTANCES_INSERT = query("instances_insert")
 _TARGETS_REMOVED = query("targets_removed")
 _INSTANCES_UPDATE = query("instances_update")
+_INSTANCES_MOVE = query("instances_move")
 _PLACEMENTS_INSERT = query("placements_insert")
 _JOBS_INSERT = query("jobs_insert")
 _JOBS_UPDATE = query("jobs_update")
+_JOBS_MOVE = query("jobs_move")
 _STEPS_INSERT = query("steps_insert")
 _STEPS_UPDATE = query("steps_update")
 _EFFECTS_DELETE = query("effects_delete")
@@ -43,24 +45,53 @@ _EVENTS_APPEND = query("events_append")
 _AUDIT_APPEND = query("audit_append")
 
 
+_AuditRow = tuple[Entry, str, str]  # with whose it is, and what its id is derived from
+
+
 async def write(connection: Connection, batch: Batch, loaded: Loaded, folded: Folded) -> None:
-    """Write everything, in the order of the locks: lease, instances, jobs, keys, events."""
+    """Write everything: what is new and what others refer to first, then the rest in one statement."""
+    writing = _Writing(batch, loaded, list(folded.written.values()))
+    for text, arguments in writing.new_rows():
+        await connection.execute(text, *arguments)
+    if new := writing.new_instances():
+        await _refuse_removed_targets(connection, new)
+    moves = _Statements()
     if folded.lease is not None:
         answer = [list(pair) for pair in folded.lease.claim_answer]
-        await connection.execute(_LEASE_CLAIMED, folded.lease.id, folded.lease.claim, answer)
-    if folded.written:
-        await _Writing(connection, batch, loaded, list(folded.written.values())).all()
-    if folded.remember:
-        await _remember(connection, batch, loaded.now, folded.remember)
+        moves.add(_LEASE_CLAIMED, folded.lease.id, folded.lease.claim, answer)
+    writing.move(moves)
+    _remember(moves, batch, loaded.now, folded.remember)
+    moves.many(_AUDIT_APPEND, [*writing.entries(), *_evidence(batch, folded)], _audit_columns(loaded.now), loaded.now)
+    await moves.execute(connection)
     if folded.breakers:
         await _breakers(connection, loaded, folded)
-    if folded.evidence:
-        await _evidence(connection, batch, loaded.now, folded)
+    if purged := writing.purged():
+        await connection.execute(_SECRETS_DELETE, purged)
+
+
+@dataclass
+class _Statements:
+    """Statements that are carried out as one: none of them sees what another does, so no two may touch the same row."""
+
+    texts: list[str] = field(default_factory=list)
+    arguments: list[Any] = field(default_factory=list)
+
+    def add(self, text: str, *arguments: Any) -> None:
+        self.texts.append(text)
+        self.arguments.extend(arguments)
+
+    def many(self, text: str, items: Iterable[Any], columns: Iterable[Any], *rest: Any) -> None:
+        """One that writes a row for each of the items; none where there are none."""
+        if found := list(items):
+            self.add(text, *arrays(found, columns), *rest)
+
+    async def execute(self, connection: Connection) -> None:
+        if self.texts:
+            await connection.execute(together(tuple(self.texts)), *self.arguments)
 
 
 @dataclass
 class _Writing:
-    connection: Connection
     batch: Batch
     loaded: Loaded
     written: Sequence[Written]
@@ -69,38 +100,52 @@ class _Writing:
     def now(self) -> datetime:
         return self.loaded.now
 
-    async def all(self) -> None:
-        await self._instances()
-        await self._jobs()
-        await self._steps()
-        await self._effects()
-        await self._attempts()
-        await self._secrets()
-        await self._log()
+    def new_instances(self) -> list[Instance]:
+        return [w.after.instance for w in self.written if w.before is None]
 
-    async def _many(self, text: str, items: Sequence[Any], columns: Iterable[Any], *rest: Any) -> None:
-        if items:
-            await self.connection.execute(text, *arrays(items, columns), *rest)
+    def new_rows(self) -> Iterator[tuple[str, list[Any]]]:
+        """Statements one after the other, since each refers to the rows of the one before it."""
+        if new := self.new_instances():
+            # An instance refers to its active job, and a job to its instance: the first is looked at when the transaction ends.
+            yield _INSTANCES_INSERT, arrays(new, rows.INSTANCES_INSERT)
+            place = (lambda i: i.placement_id, lambda i: i.organization_id, lambda i: i.id, lambda i: i.target_id)
+            yield _PLACEMENTS_INSERT, [*arrays(new, place), self.now]
+        commands = {getattr(asked.command, "job_id", ""): asked.command.id for asked in self.batch.asked}
+        changed = self._changed_jobs()
+        jobs = [(job, w.after.instance, commands.get(job.id, job.id)) for before, job, w in changed if before is None]
+        if jobs:
+            yield _JOBS_INSERT, arrays(jobs, rows.JOBS_INSERT)
+
+    def move(self, moves: _Statements) -> None:
+        """What becomes of rows that are there, and what is added to them."""
+        self._instances(moves)
+        self._jobs(moves)
+        self._steps(moves)
+        self._effects(moves)
+        self._attempts(moves)
+        self._secrets(moves)
+        self._facts(moves)
+
+    def purged(self) -> list[str]:
+        return [w.after.instance.id for w in self.written if w.after.instance.lifecycle is Lifecycle.PURGED]
 
     # ---- rows of the aggregates
 
-    async def _instances(self) -> None:
-        new = [replace(w.after.instance, created_at=self.now) for w in self.written if w.before is None]
-        changed = [w.after.instance for w in self.written if _instance_changed(w)]
-        # An instance refers to its active job, and a job to its instance: the first is looked at when the transaction ends.
-        await self._many(_INSTANCES_INSERT, new, rows.INSTANCES_INSERT)
-        if new:
-            await self._refuse_removed_targets(new)
-        await self._many(_INSTANCES_UPDATE, changed, rows.INSTANCES_UPDATE)
-        place = (lambda i: i.placement_id, lambda i: i.organization_id, lambda i: i.id, lambda i: i.target_id)
-        await self._many(_PLACEMENTS_INSERT, new, place, self.now)
+    def _instances(self, moves: _Statements) -> None:
+        known = [(w.before.instance, w.after.instance) for w in self.written if w.before is not None]
+        moved: dict[bool, list[Instance]] = {False: [], True: []}
+        for before, after in known:
+            if before is not after:
+                moved[rows.instance_only_moved(before, after)].append(after)
+        moves.many(_INSTANCES_UPDATE, moved[False], rows.INSTANCES_UPDATE)
+        moves.many(_INSTANCES_MOVE, moved[True], rows.INSTANCES_MOVE)
 
-    async def _refuse_removed_targets(self, new: Sequence[Instance]) -> None:
-        """A target can be removed between its choice and this moment; the insert has waited for that."""
-        targets = sorted({instance.target_id for instance in new})
-        removed = await self.connection.fetchrow(_TARGETS_REMOVED, targets)
-        if removed is not None:
-            raise Problem("not-allowed-now", f"The target {removed['name']} was removed meanwhile. Choose another one.")
+    def _jobs(self, moves: _Statements) -> None:
+        moved: dict[bool, list[Job]] = {False: [], True: []}
+        for before, after, _ in self._changed_jobs():
+            moved[rows.job_only_moved(before, after)].append(after)
+        moves.many(_JOBS_UPDATE, moved[False], rows.JOBS_UPDATE)
+        moves.many(_JOBS_MOVE, moved[True], rows.JOBS_MOVE)
 
     def _changed_jobs(self) -> Iterator[tuple[Job | None, Job, Written]]:
         for written in self.written:
@@ -109,24 +154,17 @@ class _Writing:
                 if before.get(job.id) is not job:
                     yield before.get(job.id), job, written
 
-    async def _jobs(self) -> None:
-        commands = {getattr(asked.command, "job_id", ""): asked.command.id for asked in self.batch.asked}
-        changed = list(self._changed_jobs())
-        new = [(job, w.after.instance, commands.get(job.id, job.id)) for before, job, w in changed if before is None]
-        await self._many(_JOBS_INSERT, new, rows.JOBS_INSERT)
-        await self._many(_JOBS_UPDATE, [job for _, job, _ in changed], rows.JOBS_UPDATE)
-
-    async def _steps(self) -> None:
+    def _steps(self, moves: _Statements) -> None:
         planned: list[tuple[Step, Job]] = []
         moved: list[Step] = []
         for before, job, _ in self._changed_jobs():
             known = {step.id: step for step in before.steps} if before else {}
             planned += [(step, job) for step in job.steps if step.id not in known]
             moved += [step for step in job.steps if step.id in known and known[step.id] is not step]
-        await self._many(_STEPS_INSERT, planned, rows.STEPS_INSERT)
-        await self._many(_STEPS_UPDATE, moved, rows.STEPS_UPDATE)
+        moves.many(_STEPS_INSERT, planned, rows.STEPS_INSERT)
+        moves.many(_STEPS_UPDATE, moved, rows.STEPS_UPDATE)
 
-    async def _effects(self) -> None:
+    def _effects(self, moves: _Statements) -> None:
         gone: list[Effect] = []
         changed: list[tuple[Effect, Instance]] = []
         for written in self.written:
@@ -136,24 +174,34 @@ class _Writing:
             changed += [
                 (effect, written.after.instance) for place, effect in after.items() if before.get(place) is not effect
             ]
-        await self._many(_EFFECTS_DELETE, gone, (lambda e: e.placement_id, lambda e: e.slot, lambda e: e.key))
-        await self._many(_EFFECTS_UPSERT, changed, rows.EFFECTS_UPSERT, self.now)
+        moves.many(_EFFECTS_DELETE, gone, (lambda e: e.placement_id, lambda e: e.slot, lambda e: e.key))
+        moves.many(_EFFECTS_UPSERT, changed, rows.EFFECTS_UPSERT, self.now)
 
     # ---- what follows
 
-    async def _attempts(self) -> None:
-        opened = [(a, w.after.instance) for w in self.written for c in w.consequences for a in c.opened]
-        await self._many(_ATTEMPTS_OPEN, opened, _ATTEMPT_COLUMNS)
-        closed = list(self._closings())
-        await self._many(_ATTEMPTS_CLOSE, closed, _CLOSING_COLUMNS)
+    def _attempts(self, moves: _Statements) -> None:
+        """An attempt that was opened and closed in one flush is one row."""
+        opened = {
+            (a.step_id, a.number): (a, w.after.instance) for w in self.written for c in w.consequences for a in c.opened
+        }
+        before: list[tuple[Closing, str]] = []
+        for closing, job_id in self._closings():
+            place = (closing.step_id, closing.number)
+            if place not in opened:
+                before.append((closing, job_id))
+            elif (attempt := opened[place][0]).outcome is None:
+                ended = replace(attempt, outcome=closing.outcome, outcome_at=closing.at, failure=closing.failure)
+                opened[place] = (ended, opened[place][1])
+        moves.many(_ATTEMPTS_OPEN, opened.values(), _ATTEMPT_COLUMNS)
+        moves.many(_ATTEMPTS_CLOSE, before, _CLOSING_COLUMNS)
 
     def _closings(self) -> Iterator[tuple[Closing, str]]:
         for written in self.written:
-            jobs = {step.id: job.id for job in written.after.jobs.values() for step in job.steps}
-            for consequences in written.consequences:
-                yield from ((closing, jobs[closing.step_id]) for closing in consequences.closed)  # type: ignore[index]
+            if closed := [closing for consequences in written.consequences for closing in consequences.closed]:
+                jobs = {step.id: job.id for job in written.after.jobs.values() for step in job.steps}
+                yield from ((closing, jobs[closing.step_id]) for closing in closed)  # type: ignore[index]
 
-    async def _secrets(self) -> None:
+    def _secrets(self, moves: _Statements) -> None:
         new = [(secret, w.after.instance) for w in self.written for c in w.consequences for secret in c.secrets]
         columns = (
             lambda r: r[1].id,
@@ -163,12 +211,9 @@ class _Writing:
             lambda r: r[0].ciphertext,
             lambda r: r[0].key_id,
         )
-        await self._many(_SECRETS_INSERT, new, columns, self.now)
-        purged = [w.after.instance.id for w in self.written if w.after.instance.lifecycle is Lifecycle.PURGED]
-        if purged:
-            await self.connection.execute(_SECRETS_DELETE, purged)
+        moves.many(_SECRETS_INSERT, new, columns, self.now)
 
-    async def _log(self) -> None:
+    def _facts(self, moves: _Statements) -> None:
         facts = [
             (fact, w.after.instance, self.loaded.around[w.after.instance.id].epoch)
             for w in self.written
@@ -184,18 +229,21 @@ class _Writing:
             lambda r: type_of(r[0].type),
             lambda r: dict(r[0].data),
         )
-        await self._many(_EVENTS_APPEND, facts, columns, self.now)
-        entries = [
-            (entry, w.after.instance.organization_id, f"{w.after.instance.id}/{w.after.instance.version}")
-            for w in self.written
-            for c in w.consequences
-            for entry in c.entries
-        ]
-        await _append_audit(self.connection, self.now, entries)
+        moves.many(_EVENTS_APPEND, facts, columns, self.now)
+
+    def entries(self) -> Iterator[_AuditRow]:
+        for w in self.written:
+            seed = f"{w.after.instance.id}/{w.after.instance.version}"
+            for number, entry in enumerate(entry for c in w.consequences for entry in c.entries):
+                yield entry, w.after.instance.organization_id, f"{seed}/{number}"
 
 
-def _instance_changed(written: Written) -> bool:
-    return written.before is not None and written.before.instance is not written.after.instance
+async def _refuse_removed_targets(connection: Connection, new: Sequence[Instance]) -> None:
+    """A target can be removed between its choice and this moment; the insert has waited for that."""
+    targets = sorted({instance.target_id for instance in new})
+    removed = await connection.fetchrow(_TARGETS_REMOVED, targets)
+    if removed is not None:
+        raise Problem("not-allowed-now", f"The target {removed['name']} was removed meanwhile. Choose another one.")
 
 
 _ATTEMPT_COLUMNS: tuple[rows.Column[tuple[Attempt, Instance]], ...] = (
@@ -229,22 +277,19 @@ def _event_id(now: datetime, subject: str, sequence: int) -> str:
     return ids.make("evt", now, hashlib.sha256(f"{subject}/{sequence}".encode()).digest())
 
 
-def _audit_id(now: datetime, seed: str, number: int) -> str:
-    return ids.make("aud", now, hashlib.sha256(f"{seed}/{number}/{now.isoformat()}".encode()).digest())
+def _audit_id(now: datetime, seed: str) -> str:
+    return ids.make("aud", now, hashlib.sha256(f"{seed}/{now.isoformat()}".encode()).digest())
 
 
-async def _append_audit(connection: Connection, now: datetime, entries: Sequence[tuple[Entry, str, str]]) -> None:
-    if not entries:
-        return
-    columns = (
-        lambda r: _audit_id(now, f"{r[1][2]}/{r[1][0].action}/{r[1][0].subject}", r[0]),
-        lambda r: r[1][1],
-        lambda r: r[1][0].actor,
-        lambda r: r[1][0].action,
-        lambda r: r[1][0].subject,
-        lambda r: dict(r[1][0].detail),
+def _audit_columns(now: datetime) -> tuple[rows.Column[_AuditRow], ...]:
+    return (
+        lambda r: _audit_id(now, f"{r[2]}/{r[0].action}/{r[0].subject}"),
+        lambda r: r[1],
+        lambda r: r[0].actor,
+        lambda r: r[0].action,
+        lambda r: r[0].subject,
+        lambda r: dict(r[0].detail),
     )
-    await connection.execute(_AUDIT_APPEND, *arrays(list(enumerate(entries)), columns), now)
 
 
 async def _breakers(connection: Connection, loaded: Loaded, folded: Folded) -> None:
@@ -267,19 +312,16 @@ async def _breakers(connection: Connection, loaded: Loaded, folded: Folded) -> N
     await connection.execute(_BREAKERS_KEEP, *arrays(list(folded.breakers.items()), columns), loaded.now)
 
 
-async def _evidence(connection: Connection, batch: Batch, now: datetime, folded: Folded) -> None:
+def _evidence(batch: Batch, folded: Folded) -> Iterator[_AuditRow]:
     """What was refused leaves its trace too."""
     refused = set(map(id, folded.evidence))
-    entries = [
-        (entry, asked.command.organization_id, asked.command.id)
-        for asked, result in zip(batch.asked, folded.results, strict=True)
-        if id(result) in refused
-        for entry in getattr(result, "entries", ())
-    ]
-    await _append_audit(connection, now, entries)
+    for place, (asked, result) in enumerate(zip(batch.asked, folded.results, strict=True)):
+        if id(result) in refused:
+            for number, entry in enumerate(getattr(result, "entries", ())):
+                yield entry, asked.command.organization_id, f"{asked.command.id}/{place}/{number}"
 
 
-async def _remember(connection: Connection, batch: Batch, now: datetime, answers: Mapping[int, Repeated]) -> None:
+def _remember(moves: _Statements, batch: Batch, now: datetime, answers: Mapping[int, Repeated]) -> None:
     known: list[tuple[Keyed, Repeated, str]] = []
     for position, answer in answers.items():
         asked = batch.asked[position]
@@ -296,4 +338,4 @@ async def _remember(connection: Connection, batch: Batch, now: datetime, answers
         lambda r: r[1].location,
         lambda r: dict(r[1].body),
     )
-    await connection.execute(_KEYS_REMEMBER, *arrays(known, columns), now)
+    moves.many(_KEYS_REMEMBER, known, columns, now)

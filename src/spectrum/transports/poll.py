@@ -22,7 +22,8 @@ from spectrum.core.ids import JobId
 from spectrum.core.jobs.commands import Holding
 from spectrum.core.sealing import Context
 from spectrum.core.signing import Call, Signer
-from spectrum.ports import Clock
+from spectrum.gathering import Gathering
+from spectrum.ports import Clock, Spawner
 from spectrum.transports import wire
 from spectrum.transports.protocol import (
     Chunk,
@@ -40,6 +41,8 @@ from spectrum.transports.protocol import (
 
 CALL_SECONDS = 30.0
 REFUSALS = 10  # in a row: fewer say only that what arrived was not what was sent
+LANES = 2  # calls with reports at the same time: while one is carried out, the next is on its way
+REPORTS_BYTES = 2**20  # of one such call; half of what a control plane takes
 LATER = frozenset({"unavailable", "rate-limited", "internal"})
 _JSON = "application/json"
 
@@ -66,9 +69,13 @@ class PollLink:
     opener: Opener
     clock: Clock
     operations: Mapping[str, Sequence[int]]
+    spawner: Spawner
     _number: int = 0
     _offset: timedelta = timedelta(0)
     _refusals: int = 0
+
+    def __post_init__(self) -> None:
+        self._reports = Gathering(self._report_all, self.spawner, "reports", LANES, REPORTS_BYTES, _size)
 
     async def enrol(self, token: str, name: str, signing_key: bytes, sealing_key: bytes) -> wire.Enrolled:
         """Join a pool. The same token with the same key gets the same answer."""
@@ -102,8 +109,26 @@ class PollLink:
         return pulse
 
     async def report(self, incarnation: Incarnation, news: News) -> Holding:
-        holding: Holding = wire.decode(Holding, await self._call("reports", news, incarnation))
-        return holding
+        """Reports that become ready while others are under way travel together; each has an answer of its own."""
+        return await self._reports.answer((incarnation, wire.encode(news)))
+
+    async def _report_all(self, waiting: Sequence[tuple[Incarnation, bytes]]) -> list[Holding | Exception]:
+        answers: dict[int, Holding | Exception] = {}
+        for incarnation in dict.fromkeys(incarnation for incarnation, _ in waiting):
+            places = [place for place, (whose, _) in enumerate(waiting) if whose == incarnation]
+            told = await self._report_together(incarnation, [waiting[place][1] for place in places])
+            answers |= dict(zip(places, told, strict=True))
+        return [answers[place] for place in range(len(waiting))]
+
+    async def _report_together(self, incarnation: Incarnation, news: Sequence[bytes]) -> Sequence[Holding | Exception]:
+        try:
+            body = await self._exchange("reports", wire.together(news), incarnation)
+        except (LinkDown, Problem) as error:
+            return [error] * len(news)
+        answers: Sequence[wire.Told] = wire.decode(wire.Answers, body).answers
+        if len(answers) != len(news):
+            return [LinkDown(f"reports: {len(news)} were sent, {len(answers)} answered")] * len(news)
+        return [answer.holding or _refused(answer.refusal) for answer in answers]
 
     async def release(self, incarnation: Incarnation, handback: Handback) -> None:
         await self._call("release", handback, incarnation)
@@ -137,9 +162,14 @@ class PollLink:
     async def _call(
         self, what: str, asked: Any, incarnation: Incarnation | None = None, seconds: float = CALL_SECONDS
     ) -> bytes:
+        return await self._exchange(what, wire.encode(asked), incarnation, seconds)
+
+    async def _exchange(
+        self, what: str, body: bytes, incarnation: Incarnation | None = None, seconds: float = CALL_SECONDS
+    ) -> bytes:
         path = f"{wire.PREFIX}/{what}"
         query = f"lease={incarnation.lease_id}" if incarnation else ""
-        call = self._signed(path, query, wire.encode(asked))
+        call = self._signed(path, query, body)
         try:
             response = await self.client.request(
                 call.method,
@@ -188,10 +218,27 @@ class PollLink:
         slug = str(body.get("type", "")).removeprefix(PROBLEM)
         not_as_signed = slug == "signature-invalid" and "server_time" in body  # else nobody's key, or a revoked one
         self._refusals = self._refusals + 1 if not_as_signed else 0
+        detail = str(body.get("detail", response.status_code))
         # Whoever can alter a call on its way must not be able to take a job from its holder, or to end a worker (P13).
-        perhaps_altered = 0 < self._refusals < REFUSALS
-        if perhaps_altered or slug in LATER or slug == "signature-replayed" or slug not in STATUS:
-            return LinkDown(f"{what}: {body.get('detail', response.status_code)}")
+        if 0 < self._refusals < REFUSALS:
+            return LinkDown(f"{what}: {detail}")
         known = ("type", "title", "status", "detail", "instance", "docs", "request_id", "errors")
-        extra = {name: value for name, value in body.items() if name not in known}
-        return Problem(slug, str(body.get("detail", "")), extra=extra)
+        return _no(what, slug, detail, {name: value for name, value in body.items() if name not in known})
+
+
+def _no(what: str, slug: str, detail: str, extra: Mapping[str, Any]) -> Exception:
+    """A signed no: the call may be sent again as it is, or it means what it says."""
+    if slug in LATER or slug == "signature-replayed" or slug not in STATUS:
+        return LinkDown(f"{what}: {detail}")
+    return Problem(slug, detail, extra=extra)
+
+
+def _refused(refusal: wire.Refusal | None) -> Exception:
+    if refusal is None:
+        return LinkDown("reports: one has no answer")
+    return _no("reports", refusal.slug, refusal.detail, refusal.extra)
+
+
+def _size(waiting: tuple[Incarnation, bytes]) -> int:
+    """Its bytes; the small ones count for more, so that no call has more than it may."""
+    return max(len(waiting[1]), REPORTS_BYTES // wire.REPORTS_LIMIT)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FailFast, Field, TypeAdapter, ValidationError
 
 from spectrum.core.errors import Problem, Where
 from spectrum.core.jobs.commands import Holding
@@ -24,6 +26,8 @@ from spectrum.transports.protocol import (
 )
 
 PREFIX = "/worker/v1"
+REPORTS_LIMIT = 256  # in one call: its answers are many times longer than the shortest of them
+_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,44 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class Reports:
+    """News of several jobs that travel together; each is applied, answered and repeated for itself."""
+
+    reports: Annotated[tuple[News, ...], FailFast(), Field(max_length=REPORTS_LIMIT)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    """`Reports` of which one is wrong in itself."""
+
+    reports: Annotated[tuple[Any, ...], FailFast(), Field(max_length=REPORTS_LIMIT)]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A no to one report: the slug of its problem, and what it says."""
+
+    slug: str
+    detail: str
+    extra: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The answer to one report: a holding, or why there is none."""
+
+    holding: Holding | None = None
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """To each report in its place."""
+
+    answers: tuple[Told, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseCall:
     job: JobRef
     release_id: str
@@ -124,7 +166,9 @@ _SHAPES = (
     Heartbeat,
     Pulse,
     News,
-    Holding,
+    Reports,
+    _Pieces,
+    Answers,
     Handback,
     JobRef,
     ReleaseCall,
@@ -143,13 +187,44 @@ def encode(value: Any) -> bytes:
     return encoded
 
 
+def together(reports: Sequence[bytes]) -> bytes:
+    """`Reports` of encoded news."""
+    return b'{"reports":[' + b",".join(reports) + b"]}"
+
+
+def apart(body: bytes) -> list[News | Problem]:
+    """The news in the body of `Reports`, each by itself: one that is no news is nothing to the others.
+
+    Raises `Problem(malformed)` where there is no list of them.
+    """
+    try:
+        reports: Reports = decode(Reports, body)
+    except Problem:
+        pieces: _Pieces = decode(_Pieces, body)
+        return [_news(piece) for piece in pieces.reports]
+    return list(reports.reports)
+
+
+def _news(piece: Any) -> News | Problem:
+    try:
+        news: News = decode(News, json.dumps(piece).encode())
+    except Problem as problem:
+        return problem
+    return news
+
+
 def decode(shape: Any, body: bytes) -> Any:
     """One of the protocol's shapes. Raises `Problem(malformed)` that says where the body is wrong."""
     adapter = _HOLDINGS if shape == Sequence[Holding] else _ADAPTERS[shape]
     try:
-        return adapter.validate_json(body)
+        return adapter.validate_json(_without_nul(body))
     except ValidationError as error:
         places = tuple(
             Where(each["msg"], "/" + "/".join(map(str, each["loc"]))) for each in error.errors(include_url=False)[:10]
         )
         raise Problem("malformed", f"The body is not a {getattr(shape, '__name__', 'list')}.", places) from None
+
+
+def _without_nul(body: bytes) -> bytes:
+    """Programs print NUL characters, and PostgreSQL can't keep them: what says so stands in for them."""
+    return _NUL.sub(rb"\1\\ufffd", body) if rb"\u0000" in body else body

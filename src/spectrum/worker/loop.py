@@ -54,6 +54,8 @@ class Worker:
     _right_until: float = 0.0
     _claim_seen: int = 0
     _draining: bool = False
+    _full: bool = False  # after the last claim there was no room for more
+    _stir: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.errands = Errands(self.link, self.providers, self.clock, self.spawner)
@@ -149,18 +151,43 @@ class Worker:
 
     async def _claim(self, incarnation: Incarnation) -> None:
         number = 0
-        while not self._draining:
-            want = self._room()
-            granted = 0
-            if want > 0:
-                number += 1
-                holdings = await self._claim_once(incarnation, number, want)
-                self._claim_seen = number
-                granted = len(holdings)
-                for holding in holdings:
-                    self._run(incarnation, holding)
-            if granted < max(want, 1):
-                await self._poll(incarnation)
+        polling: asyncio.Task[None] | None = None
+        try:
+            while not self._draining:
+                self._stir.clear()
+                want = self._room()
+                granted = 0
+                if want > 0:
+                    number += 1
+                    holdings = await self._claim_once(incarnation, number, want)
+                    self._claim_seen = number
+                    granted = len(holdings)
+                    for holding in holdings:
+                        self._run(incarnation, holding)
+                    self._full = self._room() == 0
+                if granted < max(want, 1):
+                    polling = polling or self._begin_poll(incarnation)
+                    if await self._ended(polling):
+                        polling = None
+        finally:
+            if polling is not None:
+                polling.cancel()
+                await asyncio.gather(polling, return_exceptions=True)
+
+    def _begin_poll(self, incarnation: Incarnation) -> asyncio.Task[None]:
+        polling = self.spawner.spawn(self._poll(incarnation), "poll")
+        polling.add_done_callback(lambda _: self._stir.set())
+        return polling
+
+    async def _ended(self, polling: asyncio.Task[None]) -> bool:
+        """Until the poll has ended, or a run has, which makes room for a job that there may be no hint of any more: whether it
+        was the poll. One that goes on may still bring errands.
+        """
+        if not polling.done():
+            await self._stir.wait()
+        if polling.done():
+            polling.result()
+        return polling.done()
 
     def _room(self) -> int:
         """How many jobs more may be claimed: none beside one that has been the end of several workers."""
@@ -215,6 +242,8 @@ class Worker:
                 await run.run()
             finally:
                 self._runs.pop(key, None)
+                if self._full:
+                    self._stir.set()
 
         self.spawner.spawn(until_done(), f"job {holding.job.id}")
 

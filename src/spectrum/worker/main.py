@@ -18,7 +18,7 @@ from spectrum.core.access import read_token
 from spectrum.core.errors import Problem, SpectrumError
 from spectrum.keyfile import create_once, read_private
 from spectrum.operations import CATALOG
-from spectrum.ports import SystemClock, SystemEntropy, Tasks
+from spectrum.ports import SystemClock, SystemEntropy, Tasks, settle_garbage
 from spectrum.providers import open_provider
 from spectrum.settings import WorkerSettings, load
 from spectrum.telemetry import configure_logs
@@ -59,6 +59,8 @@ def run(targets: tuple[str, ...] = ()) -> None:
         raise WorkerError(
             "SPECTRUM_URL does not say where the control plane is. Set it, such as to https://spectrum.example."
         )
+    settle_garbage()
+    # Not uvloop, under which a target's supervisors can't be started: it knows too few of a subprocess's options.
     asyncio.run(_work(settings, settings.url, chosen))
 
 
@@ -68,7 +70,7 @@ async def _work(settings: WorkerSettings, url: str, targets: tuple[str, ...]) ->
     operations = runnable()
     limits = httpx2.Limits(max_connections=64, max_keepalive_connections=16)
     async with httpx2.AsyncClient(base_url=url, limits=limits) as http, httpx2.AsyncClient() as outside:
-        link = PollLink(http, url, keys.signer, "", keys, clock, operations)
+        link = PollLink(http, url, keys.signer, "", keys, clock, operations, tasks)
         membership = await _join(settings, link, keys, clock)
         link.public_url, link.cell_key = membership.public_url, membership.cell_key
         providers = {target: open_provider(target) for target in targets}

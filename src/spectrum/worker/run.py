@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from spectrum.core import plan as plans
-from spectrum.core.concealing import conceal, conceal_failure, withhold
+from spectrum.core.concealing import conceal_failure, conceal_lines, withhold
 from spectrum.core.errors import ErrorClass, Failure, Fault, Problem, StaleFence
 from spectrum.core.jobs.commands import Holding, Intent, Outcome, Result, Verdict
 from spectrum.core.jobs.model import Instance, Job, Step
@@ -295,7 +295,7 @@ class JobRun:
             output = {name: value for name, value in outcome.output.items() if name != SAID}
             return replace(outcome, output=output, failure=withhold(outcome.failure) if outcome.failure else None)
         failure = conceal_failure(outcome.failure, secrets) if outcome.failure else None
-        output = {**outcome.output, SAID: conceal(said, secrets)} if said else outcome.output
+        output = {**outcome.output, SAID: conceal_lines(said, secrets)} if said else outcome.output
         return replace(outcome, output=output, failure=failure)
 
     async def _secret_values(self) -> tuple[str, ...]:

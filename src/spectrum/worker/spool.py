@@ -46,6 +46,7 @@ class DiskSpool:
         except OSError as error:
             # What is spooled is evidence: a full disk is no reason to let go of the job, which is still reported from memory.
             _log.warning("a report was not spooled", job_id=news.job_id, error=str(error))
+            draft.unlink(missing_ok=True)
 
     def drop(self, news: News) -> None:
         self._path(news).unlink(missing_ok=True)

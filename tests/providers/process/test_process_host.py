@@ -67,6 +67,32 @@ async def test_everything_holds_for_an_ordinary_user() -> None:
     assert done.returncode == 0, done.stdout.decode()[-6000:]
 
 
+async def test_a_folder_on_the_path_that_may_not_be_entered_hides_no_other_interpreter(tmp_path: Path) -> None:
+    packages = Path(sysconfig.get_paths()["purelib"])
+    if os.geteuid() == 0 and (private_parent(packages) or private_parent(REPOSITORY)):
+        pytest.skip("other users can't read this clone")
+    python = (await interpreters.find("")).path
+    closed, open_ = tmp_path / "closed", tmp_path / "open"
+    for folder in (closed, open_):
+        folder.mkdir()
+        (folder / "python3").symlink_to(python)
+    (open_ / "python3.99").symlink_to(closed / "python3")
+    for folder in (*tmp_path.parents[:2], tmp_path):
+        folder.chmod(0o755)
+    closed.chmod(0)
+    user = NOBODY if os.geteuid() == 0 else None
+    asked = "import asyncio; from spectrum.providers.process.interpreters import find; asyncio.run(find('>=4'))"
+
+    done = await anyio.run_process(
+        [str(python), "-c", asked], cwd=REPOSITORY, check=False, stderr=subprocess.STDOUT,
+        env={"PATH": f"{closed}:{open_}", "PYTHONPATH": f"{packages}:src", "PYTHONDONTWRITEBYTECODE": "1"},
+        user=user, group=user, extra_groups=None if user is None else [user],
+    )  # fmt: skip
+    closed.chmod(0o700)
+
+    assert "no Python on this machine fits '>=4'" in done.stdout.decode()
+
+
 async def test_two_targets_give_one_instance_id_a_life_each() -> None:
     async with process_harness() as first, process_harness() as second:
         one = Hand(first)

@@ -138,7 +138,7 @@ class AnyHistory(RuleBasedStateMachine):
                 gone = old.owner is not None and new.owner is None and not new.state.terminal
                 assert not gone or new.fence > old.fence
         assert after.instance.counter >= before.instance.counter
-        changed = after.instance != before.instance
+        changed = (after.instance, after.jobs, after.effects) != (before.instance, before.jobs, before.effects)
         assert after.instance.version == before.instance.version + changed
         over = {job.id for job in before.jobs.values() if job.state.terminal}
         ended = {job.id for job in after.jobs.values() if job.state.terminal} - over

@@ -88,7 +88,7 @@ def _enqueue(turn: Turn, command: Submit, operation: Operation) -> Job:
     if command.spec is not None and command.new is None:
         generation += 1
         turn.change_instance(generation=generation, requested=command.spec)
-    turn.change_instance(job_counter=instance.job_counter + 1)
+    turn.change_instance(job_counter=instance.job_counter + 1, created_at=instance.created_at or turn.now)
     job = Job(
         id=command.job_id,
         organization_id=instance.organization_id,

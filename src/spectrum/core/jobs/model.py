@@ -75,7 +75,7 @@ class Spec:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Effect:
     """Which effect a slot wants present, or wants absent until that is proven.
 
@@ -92,7 +92,7 @@ class Effect:
     replaced: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Instance:
     """One customer's environment, with the counters that order everything done to it."""
 
@@ -131,7 +131,7 @@ class Instance:
     updated_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Step:
     """A node of a job's plan. `token` is the last intent's; 0 means untouched. Durations are seconds."""
 
@@ -194,7 +194,7 @@ class Numbered:
     number: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Job:
     """One execution of an operation on one instance."""
 
@@ -317,7 +317,7 @@ class Surroundings:
         return self.target_url.partition(":")[0]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Aggregate:
     """What one decision sees and changes: an instance, its non-terminal jobs in order, and its effects by (slot, key)."""
 

@@ -10,6 +10,7 @@ from spectrum.core import instances
 from spectrum.core import plan as plans
 from spectrum.core.breakers import BreakerState
 from spectrum.core.errors import ErrorClass, Failure, Problem
+from spectrum.core.evolve import evolve
 from spectrum.core.jobs.commands import Closing, Holding, Intent, Outcome, Report, Result, Verdict
 from spectrum.core.jobs.ending import move, new_key, residue_of, unwind_step
 from spectrum.core.jobs.holding import change_health, check_fence, check_pool
@@ -142,7 +143,7 @@ class _Reading:
         )
         turn.opened.append(attempt)
         turn.fact("step.adopted", job_id=job.id, step=step.name)
-        step = replace(step, attempt=step.attempt + 1)
+        step = evolve(step, attempt=step.attempt + 1)
         self._done(step, outcome)
 
     def _replace_or_fail(self, step: Step, outcome: Outcome) -> None:
@@ -175,7 +176,7 @@ class _Reading:
     def _ended(self, outcome: Outcome, step: Step) -> None:
         """An attempt that this holder began has ended, or its call gave no answer in time."""
         self._close(step, outcome)
-        step = replace(step, outstanding=False, attempt_deadline=None)
+        step = evolve(step, outstanding=False, attempt_deadline=None)
         match outcome.result:
             case Result.DONE | Result.ADOPTED:
                 self._done(step, outcome)
@@ -196,7 +197,8 @@ class _Reading:
     def _done(self, step: Step, outcome: Outcome) -> None:
         turn, job_id = self.turn, self.job.id
         state = next_step_state(step, StepTrigger.OK)
-        turn.put(self.job, rescues=0)
+        if self.job.rescues:
+            turn.put(self.job, rescues=0)
         self._prove(step)
         match step.phase:
             case Phase.DO:
@@ -236,7 +238,7 @@ class _Reading:
             if effect.slot != step.slot:
                 continue
             if effect.present or effect.replaced:
-                self.turn.effects[place] = replace(effect, proven=True)
+                self.turn.effects[place] = evolve(effect, proven=True)
             else:
                 del self.turn.effects[place]
 
@@ -374,7 +376,9 @@ class _Reading:
             return "its last attempt is unknown and was not seen absent"
         if step.destructive and turn.around.braked:
             return f"brake: {turn.around.braked}"
-        if turn.around.breaker.state is BreakerState.OPEN and step.slot:
+        breaker = turn.around.breaker
+        # Where every job of the target is in somebody's hands, no claim brings the probe: an intent that comes in its time does.
+        if breaker.state is BreakerState.OPEN and not breaker.lets_through(turn.now) and step.slot:
             return "breaker: the target does not answer"
         return ""
 
@@ -440,7 +444,7 @@ class _Reading:
         for place, effect in list(self.turn.effects.items()):
             if effect.slot == step.slot and effect.key != key:
                 replaced = effect.replaced or (step.phase is Phase.REPLACE and effect.key == step.effect_key)
-                self.turn.effects[place] = replace(
+                self.turn.effects[place] = evolve(
                     effect, present=False, proven=False, fence=self.job.fence, token=token, replaced=replaced
                 )
         if key is not None:

@@ -18,7 +18,7 @@ from spectrum.core.breakers import Breaker
 from spectrum.core.errors import SpectrumError
 from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId, ReleaseId, TargetId, WorkerId
 from spectrum.core.jobs.commands import Answer, Command, Consequences, Rejection, Repeated
-from spectrum.core.jobs.model import Aggregate, Lease, Surroundings
+from spectrum.core.jobs.model import Aggregate, Job, Lease, Surroundings
 
 TOLERANCE_SECONDS = 5.0
 """How long ago the liveness row's last tick may be. Where it is longer ago, no lease and no deadline counted since then."""
@@ -120,6 +120,13 @@ class Written:
     before: Aggregate | None
     after: Aggregate
     consequences: tuple[Consequences, ...]
+
+    @property
+    def ended(self) -> tuple[Job, ...]:
+        """The jobs that reached their terminal state."""
+        known = self.before.jobs if self.before is not None else {}
+        jobs = (job for job in self.after.jobs.values() if job.state.terminal)
+        return tuple(job for job in jobs if job.id not in known or not known[job.id].state.terminal)
 
 
 @dataclass(frozen=True, slots=True)

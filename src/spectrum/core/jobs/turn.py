@@ -6,11 +6,11 @@ A `Turn` is local to one call of `decide`: the decision as a whole stays a pure 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from spectrum.core.errors import Problem
+from spectrum.core.evolve import evolve
 from spectrum.core.ids import JobId
 from spectrum.core.jobs.commands import Closing, Command, Consequences, Entry, Fact, Hint, Holding, Secret
 from spectrum.core.jobs.model import (
@@ -84,19 +84,19 @@ class Turn:
         return found
 
     def put(self, job: Job, **changes: Any) -> Job:
-        job = replace(job, **changes) if changes else job
+        job = evolve(job, **changes) if changes else job
         self.jobs[job.id] = job
         return job
 
     def put_step(self, job_id: JobId, step: Step, **changes: Any) -> Step:
-        step = replace(step, **changes)
+        step = evolve(step, **changes)
         job = self.jobs[job_id]
         steps = tuple(step if each.id == step.id else each for each in job.steps)
-        self.jobs[job_id] = replace(job, steps=steps)
+        self.jobs[job_id] = evolve(job, steps=steps)
         return step
 
     def change_instance(self, **changes: Any) -> None:
-        self.instance = replace(self.instance, **changes)
+        self.instance = evolve(self.instance, **changes)
 
     def operation_of(self, job: Job) -> Operation | None:
         return self.catalog.get((job.operation, job.operation_version))
@@ -157,14 +157,20 @@ class Turn:
         return self.wait(WaitsFor.QUEUE, until, holder, f"whoever ends or cancels {holder}")
 
     def result(self) -> tuple[Aggregate, Consequences]:
-        """The aggregate after the decision, each changed row one version further, and what follows from it."""
+        """The aggregate after the decision, each changed row one version further, and what follows from it.
+
+        The version of the instance is that of the whole aggregate: it tells whether what somebody keeps of it is out of date.
+        """
         for job_id, job in self.jobs.items():
             old = self.before.jobs.get(job_id)
             if old is not None and old is not job and old != job:
-                self.jobs[job_id] = replace(job, version=old.version + 1)
+                self.jobs[job_id] = evolve(job, version=old.version + 1)
+        version = self.before.instance.version + 1
         if self.instance != self.before.instance:
-            self.change_instance(version=self.before.instance.version + 1, updated_at=self.now)
-        after = replace(self.before, instance=self.instance, jobs=self.jobs, effects=self.effects)
+            self.change_instance(version=version, updated_at=self.now)
+        elif self.jobs != self.before.jobs or self.effects != self.before.effects:
+            self.change_instance(version=version)
+        after = evolve(self.before, instance=self.instance, jobs=self.jobs, effects=self.effects)
         return after, Consequences(
             tuple(self.facts),
             tuple(self.entries),

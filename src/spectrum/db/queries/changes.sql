@@ -9,12 +9,14 @@ SELECT clock_timestamp() AS now FROM locked;
 -- The moment of a change that has no key.
 SELECT clock_timestamp();
 
--- name: change_find
--- What was answered under a key.
-SELECT request_digest, status, location, body, ciphertext, key_id, ciphertext_expires_at,
-       ciphertext_expires_at > clock_timestamp() AS still_shown
-FROM idempotency_keys
-WHERE organization_id = $1 AND method = $2 AND path = $3 AND key = $4;
+-- name: changes_find
+-- What was answered under some keys of an organization, by their places in the arrays.
+SELECT w.place, k.request_digest, k.status, k.location, k.body, k.ciphertext, k.key_id, k.ciphertext_expires_at,
+       k.ciphertext_expires_at > clock_timestamp() AS still_shown
+FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS w (method, path, key, place)
+CROSS JOIN LATERAL (
+    SELECT * FROM idempotency_keys i
+    WHERE i.organization_id = $1 AND i.method = w.method AND i.path = w.path AND i.key = w.key OFFSET 0) AS k;
 
 -- name: change_remember
 -- Keeps the answer under its key.

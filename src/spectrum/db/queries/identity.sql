@@ -30,16 +30,16 @@ ON CONFLICT DO NOTHING;
 -- Ends a token; the moment of the first time stays.
 UPDATE tokens SET revoked_at = coalesce(revoked_at, $3) WHERE id = $1 AND organization_id = $2 RETURNING id, name;
 
--- name: token_by_hash
--- Who holds a token, over all organizations.
-SELECT t.id, t.organization_id, t.scopes, t.expires_at, t.revoked_at, o.deleted_at, clock_timestamp() AS now,
+-- name: tokens_by_hash
+-- Who holds some tokens, over all organizations.
+SELECT t.hash, t.id, t.organization_id, t.scopes, t.expires_at, t.revoked_at, o.deleted_at, clock_timestamp() AS now,
        (t.last_used_at IS NULL OR t.last_used_at < clock_timestamp() - interval '1 minute') AS stale
 FROM tokens t JOIN organizations o ON o.id = t.organization_id
-WHERE t.hash = $1;
+WHERE t.hash = ANY ($1);
 
--- name: token_used
--- When a token was last used, to the minute.
-UPDATE tokens SET last_used_at = clock_timestamp() WHERE id = $1;
+-- name: tokens_used
+-- When tokens were last used, to the minute.
+UPDATE tokens SET last_used_at = clock_timestamp() WHERE id = ANY ($1);
 
 -- name: token_spending_hold
 -- What a token has spent of its rate, held until the end of the transaction.

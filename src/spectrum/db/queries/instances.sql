@@ -1,13 +1,17 @@
 -- Instances as they are asked for and shown, under one organization's scope.
 
--- name: instance_find
--- One instance by id, or by name among those that are not purged: with its target, its secrets' versions, and how many jobs wait.
-SELECT i.*, t.name AS target,
+-- name: instances_find
+-- Instances by id, or by name among those that are not purged, and by their places in the array: each with its target, its secrets'
+-- versions, and how many jobs wait.
+SELECT w.place, i.*, t.name AS target,
        (SELECT coalesce(jsonb_object_agg(s.name, s.version), '{}')
         FROM (SELECT name, max(version) AS version FROM secrets WHERE instance_id = i.id GROUP BY name) AS s) AS secret_versions,
        (SELECT count(*) FROM jobs j WHERE j.subject_id = i.id AND j.state = 'waiting') AS waiters
-FROM instances i JOIN targets t ON t.id = i.target_id
-WHERE i.organization_id = $1 AND (i.id = $2 OR (i.name = $2 AND i.purged_at IS NULL));
+FROM unnest($2::text[]) WITH ORDINALITY AS w (name_or_id, place)
+CROSS JOIN LATERAL (
+    SELECT * FROM instances
+    WHERE organization_id = $1 AND (id = w.name_or_id OR (name = w.name_or_id AND purged_at IS NULL)) OFFSET 0) AS i
+JOIN targets t ON t.id = i.target_id;
 
 -- name: instance_list
 -- An organization's instances after an id. Purged ones are shown only to who asks for them. Nothing is joined and a filter that is

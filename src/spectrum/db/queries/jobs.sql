@@ -1,7 +1,9 @@
 -- name: transaction_begin
--- The scope of a batch, and the id by which its commit can be settled, as long as PostgreSQL runs on without a recovery.
+-- The scope of a batch, and the id by which its commit can be settled, as long as PostgreSQL runs on without a recovery. What was
+-- known before the cell's epoch was raised may be of rows that were put back.
 SELECT set_config('app.organizations', $1::text[]::text, true), pg_current_xact_id()::text AS xid,
-       concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), pg_last_wal_replay_lsn()) AS run;
+       concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), pg_last_wal_replay_lsn()) AS run,
+       (SELECT epoch FROM cell) AS epoch;
 
 -- name: transaction_status
 -- What became of a transaction whose acknowledgement was lost: committed, aborted, in progress, or null (nobody knows).
@@ -33,18 +35,26 @@ WHERE i.purged_at IS NULL;
 
 -- name: instances_lock
 -- Locks the aggregates of a batch in order, passing over those that another copy holds. The lateral join keeps it at one look-up an id.
-SELECT i.* FROM (SELECT id FROM unnest($1::text[]) AS w (id) ORDER BY id) AS wanted
-CROSS JOIN LATERAL (SELECT * FROM instances WHERE instances.id = wanted.id OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) AS i;
+SELECT i.id, i.version FROM (SELECT id FROM unnest($1::text[]) AS w (id) ORDER BY id) AS wanted
+CROSS JOIN LATERAL (SELECT id, version FROM instances WHERE instances.id = wanted.id OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) AS i;
+
+-- name: instances_placed
+-- Instances with their active placements.
+SELECT i.*, p.id AS placement_id FROM unnest($1::text[]) AS w (id)
+CROSS JOIN LATERAL (SELECT * FROM instances WHERE instances.id = w.id OFFSET 0) AS i
+CROSS JOIN LATERAL (SELECT id FROM placements WHERE placements.instance_id = w.id AND role = 'active' OFFSET 0) AS p;
 
 -- name: instances_exist
 -- Which of these exist, locked or not.
 SELECT i.id FROM unnest($1::text[]) AS w (id) CROSS JOIN LATERAL (SELECT id FROM instances WHERE instances.id = w.id OFFSET 0) AS i;
 
 -- name: jobs_of_instances
--- The open jobs of locked aggregates, and the ended ones that the batch names.
+-- The open jobs of aggregates.
 SELECT j.* FROM unnest($1::text[]) AS w (id)
-CROSS JOIN LATERAL (SELECT * FROM jobs WHERE jobs.instance_id = w.id AND jobs.finished_at IS NULL OFFSET 0) AS j
-UNION ALL
+CROSS JOIN LATERAL (SELECT * FROM jobs WHERE jobs.instance_id = w.id AND jobs.finished_at IS NULL OFFSET 0) AS j;
+
+-- name: jobs_ended
+-- Those of the named jobs that are of these aggregates and have ended.
 SELECT j.* FROM unnest($2::text[]) AS w (id)
 CROSS JOIN LATERAL (SELECT * FROM jobs WHERE jobs.id = w.id AND jobs.finished_at IS NOT NULL AND jobs.instance_id = ANY ($1) OFFSET 0) AS j;
 
@@ -57,11 +67,6 @@ CROSS JOIN LATERAL (SELECT * FROM steps WHERE steps.job_id = w.id ORDER BY posit
 -- What is wanted of the slots of these instances.
 SELECT e.* FROM unnest($1::text[]) AS w (id)
 CROSS JOIN LATERAL (SELECT * FROM effects WHERE effects.instance_id = w.id OFFSET 0) AS e;
-
--- name: placements_of_instances
--- The active placements of these instances.
-SELECT p.instance_id, p.id FROM unnest($1::text[]) AS w (id)
-CROSS JOIN LATERAL (SELECT instance_id, id FROM placements WHERE placements.instance_id = w.id AND role = 'active' OFFSET 0) AS p;
 
 -- name: outlines
 -- What planning needs of these releases.
@@ -157,6 +162,15 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text
     observed_at, updated_at, deleted_at, purge_at, purged_at, health_since, health_seen, health_streak)
 WHERE i.id = n.id;
 
+-- name: instances_move
+-- What nearly every decision changes of an instance, and most change nothing else.
+UPDATE instances i SET
+    counter = n.counter, job_counter = n.job_counter, event_sequence = n.event_sequence, active_job_id = n.active_job_id,
+    version = n.version, updated_at = n.updated_at
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::timestamptz[])
+    AS n (id, counter, job_counter, event_sequence, active_job_id, version, updated_at)
+WHERE i.id = n.id;
+
 -- name: placements_insert
 -- Where new instances run.
 INSERT INTO placements (id, organization_id, instance_id, target_id, role, created_at, updated_at)
@@ -192,6 +206,14 @@ FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::
     AS n (id, state, version, fence, lease_id, worker_id, incarnation, claim_number, not_before, rescues, alone, report_fence,
     report_number, reason, failure, residue, baseline, plan_hash, progress_done, progress_total, deadline, unwind_seconds, unwind_deadline,
     lost_before, waiting_for, waiting_holder, waiting_since, waiting_until, waiting_unblock, started_at, finished_at)
+WHERE j.id = n.id;
+
+-- name: jobs_move
+-- What a report that neither begins nor ends anything but steps changes of a job.
+UPDATE jobs j SET
+    version = n.version, report_fence = n.report_fence, report_number = n.report_number, progress_done = n.progress_done
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::integer[])
+    AS n (id, version, report_fence, report_number, progress_done)
 WHERE j.id = n.id;
 
 -- name: steps_insert

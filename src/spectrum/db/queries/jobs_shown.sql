@@ -1,13 +1,13 @@
 -- Jobs as they are shown, under one organization's scope. `lost` is the time in which deadlines of jobs on the target did not count,
 -- as of the cell's last tick; `place` is a waiting job's place in its queue.
 
--- name: job_find
--- One job.
+-- name: jobs_find
+-- Some jobs of an organization.
 SELECT j.*, i.name AS instance_name, c.lost_total + t.down_total + coalesce(greatest(c.alive_at - t.down_since, '0'), '0') AS lost,
        (SELECT count(*) FROM jobs a WHERE a.subject_id = j.subject_id AND a.state = 'waiting'
           AND (NOT a.front, a.number) <= (NOT j.front, j.number)) AS place
 FROM jobs j JOIN instances i ON i.id = j.instance_id JOIN targets t ON t.id = j.target_id CROSS JOIN cell c
-WHERE j.organization_id = $1 AND j.id = $2;
+WHERE j.organization_id = $1 AND j.id = ANY ($2);
 
 -- name: job_list
 -- An organization's jobs before an id, newest first.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import sys
@@ -65,9 +66,17 @@ def _candidates() -> list[Path]:
     if os.geteuid() != 0:
         folders += [Path(folder) for folder in os.environ.get("PATH", "").split(":") if folder]
     for folder in folders:
-        if folder.is_dir():
+        with contextlib.suppress(OSError):  # it is not there, or not for us
             found += sorted(path for path in folder.iterdir() if re.fullmatch(r"python3(\.\d+)?", path.name))
     return found
+
+
+def _exists(path: Path) -> bool:
+    """Also False where we may not look."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return False
 
 
 _probed: dict[tuple[Path, int], Interpreter] = {}  # by file and when it was changed
@@ -101,7 +110,7 @@ async def find(specifier: str) -> Interpreter:
     tried: set[Path] = set()
     for path in _candidates():
         real = path.resolve()
-        if real in tried or not real.exists():
+        if real in tried or not _exists(real):
             continue
         tried.add(real)
         if os.geteuid() == 0 and not executable_by_everybody(path):

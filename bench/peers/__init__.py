@@ -1,0 +1,1 @@
+"""The same six steps that do nothing on other engines, beside ours: `python -m bench.peers`."""
