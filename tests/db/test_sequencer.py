@@ -49,7 +49,7 @@ class Here:
         return session, transaction
 
     async def tell(self, session: Any, subject: str, sequence: int, at: datetime = NOW, epoch: int = 1) -> None:
-        what = {"type": "io.spectrum.test.told.v1", "data": "{}", "recorded_at": at, "epoch": epoch}
+        what = {"type": "test.told.v1", "data": "{}", "recorded_at": at, "epoch": epoch}
         organization = self.rows.organization_id
         event = {"id": make_id("evt"), "organization_id": organization, "subject": subject, "sequence": sequence}
         await insert_row(session, "events", event | what)

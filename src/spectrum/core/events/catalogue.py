@@ -176,6 +176,10 @@ CATALOGUE: tuple[EventType, ...] = (
         "worker",
         {
             "enrolled": ("A worker joined.", {**_WORKER_ID, "pool_id": _id("pol", "The pool that it works for.")}),
+            "lost": (
+                "Nothing was heard of a worker for as long as its lease lasts: its jobs go on elsewhere.",
+                _WORKER_ID,
+            ),
             "revoked": ("A worker is refused from now on.", _WORKER_ID),
         },
     ),
