@@ -24,7 +24,8 @@ import pytest
 from spectrum.db import embedded_place
 from spectrum.db.embedded import Embedded, EmbeddedError, Server
 from spectrum.db.embedded_place import find_account, wheel_binaries
-from tests.postgres import ENVIRONMENT_URL, REPOSITORY, python_environment
+from tests.keeper import REPOSITORY, python_environment
+from tests.postgres import ENVIRONMENT_URL
 from tests.waiting import eventually
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root drops to another account: run the tests as root too")
