@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import spectrum
-from spectrum.core.events.catalogue import CATALOGUE, EventType
+from spectrum.core.events.catalogue import CATALOGUE, FACTS, EventType
 from spectrum.core.events.compatibility import breaking
 
 FOLDER = Path(__file__).parent / "events"
 PUBLISHED = FOLDER / "published.json"
-FACTS = "spectrum.events.v1"
 HINTS = "spectrum.jobs.v1.{pool}"
 
 _TEXT = {"type": "string"}

@@ -32,6 +32,8 @@ from spectrum.control.products import Products
 from spectrum.control.rates import Rates
 from spectrum.control.readiness import Readiness
 from spectrum.control.reads import Reads
+from spectrum.control.relay import CONSUMER as RELAY
+from spectrum.control.relay import relay
 from spectrum.control.secrets import CellKeys, load_or_create
 from spectrum.control.sequencer import sequencer
 from spectrum.control.streams import Streams
@@ -51,6 +53,7 @@ from spectrum.db.bootstrap import SigningKey, bootstrap, derive_passwords
 from spectrum.db.bootstrap import role_urls as urls_of_roles
 from spectrum.db.leading import Leading
 from spectrum.db.log import EventLog
+from spectrum.db.log_reader import LogReader
 from spectrum.db.notices import Notices
 from spectrum.db.pools import Pool, Role, open_pool
 from spectrum.db.store import PostgresStore
@@ -59,8 +62,10 @@ from spectrum.operations import CATALOG
 from spectrum.ports import SystemClock, SystemEntropy, Tasks, settle_garbage
 from spectrum.settings import ServerSettings, load
 from spectrum.telemetry import Metrics, configure_logs
+from spectrum.transports.kafka.facts import Facts
 
-PARTS = ("api", "sweeper", "sequencer", "sealer")
+PARTS = ("api", "sweeper", "sequencer", "sealer", "relay")
+LOG = "log"  # the topic of notices that the log has grown
 POOL_SIZES = {Role.API: 8, Role.ENGINE: 6, Role.SYSTEM: 7}  # one of the system's listens
 DATABASE = "spectrum"
 GRACE_SECONDS = 10
@@ -90,6 +95,8 @@ def run(parts: tuple[str, ...] = (), bootstrap: str | None = None, new_epoch: bo
 
 
 async def _serve(settings: ServerSettings, parts: frozenset[str], token: str | None, new_epoch: bool) -> None:
+    if parts == {"relay"} and settings.kafka is None:
+        raise ServerError("A relay needs Kafka: set SPECTRUM_BUS, such as to kafka://HOST:9092.")
     if settings.database_url is None:
         raise ServerError(
             "SPECTRUM_DATABASE_URL does not say where PostgreSQL is. Set it, such as to postgresql://user:password@host/name."
@@ -101,7 +108,7 @@ async def _serve(settings: ServerSettings, parts: frozenset[str], token: str | N
         for pool in pools.values():
             stack.push_async_callback(pool.close)
         plane = ControlPlane(settings, keys, pools)
-        stack.push_async_callback(plane.tasks.close)
+        stack.push_async_callback(plane.close)
         if token is not None:
             await plane.let_in(token)
         plane.begin(parts)
@@ -156,9 +163,13 @@ class ControlPlane:
     def _join_other_copies(self, system: Pool) -> None:
         copy = self.entropy.token(8).hex()
         lead = partial(Leading, system, holder=copy, term_seconds=TERM_SECONDS, padding_seconds=PADDING_SECONDS)
-        self.sequencer = sequencer(EventLog(system, lead("sequencer")), self.clock, self.entropy)
+        self.sequencer = sequencer(EventLog(system, lead("sequencer")), self.clock, self.entropy, self._grown)
         chains = AuditChains(system, lead("sealer"), self.keys.signer)
         self.sealer = sealer(chains, self.clock, self.entropy)
+        kafka = self.settings.kafka
+        self.facts = Facts(kafka) if kafka else None
+        reader = LogReader(system, lead(RELAY), RELAY)
+        self.relay = relay(reader, self.facts, self.clock, self.entropy, self.tasks) if self.facts else None
         self.upkeep = Upkeep(Housekeeping(system), self.clock, self.entropy)
         self.notices = Notices(system, copy, self._heard, self.wakeups.wake_all, self.clock, self.entropy)
 
@@ -173,8 +184,18 @@ class ControlPlane:
 
     def _heard(self, topic: str) -> None:
         """Something was committed, here or on another copy."""
+        if topic == LOG:
+            if self.relay:
+                self.relay.nudge()
+            return
         self.wakeups.wake(topic)
         self.sequencer.nudge()
+
+    def _grown(self) -> None:
+        """Events got their positions here."""
+        if self.relay:
+            self.relay.nudge()
+            self.notices.tell([LOG])
 
     async def let_in(self, token: str) -> None:
         """Have organization `default`, and let the token's holder in."""
@@ -193,6 +214,14 @@ class ControlPlane:
             self.tasks.spawn(self.sequencer.run(), "sequencer")
         if "sealer" in parts:
             self.tasks.spawn(self.sealer.run(), "sealer")
+        if "relay" in parts and self.relay:
+            self.tasks.spawn(self.relay.run(), "relay")
+
+    async def close(self) -> None:
+        """End what `begin` began."""
+        await self.tasks.close()
+        if self.facts:
+            await self.facts.close()
 
     def app(self) -> FastAPI:
         settings = self.settings

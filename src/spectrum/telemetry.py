@@ -207,6 +207,18 @@ class Metrics:
         self.outbox_lag = Gauge(
             "spectrum_outbox_lag_seconds", "Age of the oldest event without a position.", registry=self.registry
         )
+        self.log_lag = Gauge(
+            "spectrum_log_lag_events",
+            "Events that have a position and that a consumer of the log, such as the relay to Kafka, has not dealt with.",
+            ["consumer"],
+            registry=self.registry,
+        )
+        self.log_lag_seconds = Gauge(
+            "spectrum_log_lag_seconds",
+            "Age of the oldest event that a consumer of the log has not dealt with.",
+            ["consumer"],
+            registry=self.registry,
+        )
         self.audit_lag = Gauge(
             "spectrum_audit_lag_seconds",
             "Age of the oldest audit record without a seal.",

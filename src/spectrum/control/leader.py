@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 @dataclass
 class Leader:
     """`work` does one round under a term and says whether there is more to do at once. `period` is the pause after the last, in
-    seconds, unless there are news; news of `gather` seconds are worked on together."""
+    seconds, unless there are news; news of `gather` seconds are worked on together. `let_go` is called when a lead has ended."""
 
     leading: Leading
     work: Callable[[int], Awaitable[bool]]
@@ -31,6 +31,7 @@ class Leader:
     entropy: Entropy
     period: float
     gather: float = 0.0
+    let_go: Callable[[], None] = lambda: None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def nudge(self) -> None:
@@ -58,6 +59,8 @@ class Leader:
         except asyncio.CancelledError:
             await self.leading.resign(term)
             raise
+        finally:
+            self.let_go()
 
     async def _lead(self, term: int) -> None:
         renewed = self.clock.monotonic()

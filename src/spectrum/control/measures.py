@@ -14,10 +14,11 @@ from spectrum.core.jobs.store import Written
 from spectrum.core.jobs.table import Cause
 from spectrum.db.pools import Pool
 from spectrum.db.sql import query
-from spectrum.db.visits import looking_up
+from spectrum.db.visits import Row, looking_up
 from spectrum.telemetry import Metrics
 
 _PRESENT = query("measures_present")
+_READERS = query("measures_readers")
 _NOT_KNOWN = float("nan")
 
 
@@ -43,13 +44,22 @@ class Measures:
             seconds = (job.finished_at - job.created_at).total_seconds()
             self.metrics.job_duration.labels(job.operation).observe(seconds)
 
+    def _set_lags(self, readers: Iterable[Row]) -> None:
+        for gauge, column in ((self.metrics.log_lag, "events"), (self.metrics.log_lag_seconds, "seconds")):
+            gauge.clear()
+            for row in readers:
+                gauge.labels(row["consumer"]).set(row[column])
+
     async def look(self) -> None:
         """Set the gauges; to NaN where the database does not answer, for then nobody knows."""
         try:
             async with looking_up(self.system) as connection:
                 [[in_flight, lag, unsealed, stuck]] = await connection.fetch(_PRESENT)
+                readers = await connection.fetch(_READERS)
         except Problem:
             in_flight = lag = unsealed = stuck = _NOT_KNOWN
+            readers = []
+        self._set_lags(readers)
         self.metrics.steps_in_flight.set(in_flight)
         self.metrics.outbox_lag.set(lag)
         self.metrics.audit_lag.set(unsealed)

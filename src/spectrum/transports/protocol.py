@@ -1,4 +1,7 @@
-"""The worker's port to the control plane: what it asks, and what it is told. `transports.poll` speaks it over HTTP."""
+"""The worker's port to the control plane: what it asks, and what it is told (`transports.poll` speaks it over HTTP).
+
+And the relay's port to where facts go (`transports.kafka.facts`).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from spectrum.core.errors import SpectrumError
+from spectrum.core.events.envelope import Event
 from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, RequestId
 from spectrum.core.jobs.commands import Holding, Intent, Outcome, Verdict
 from spectrum.core.jobs.table import WaitsFor
@@ -194,3 +198,28 @@ class Link(Protocol):
 
     async def secrets(self, incarnation: Incarnation, asked: JobRef) -> Mapping[str, str]:
         """The secret parameters of the job's instance, opened with this worker's own key."""
+
+
+# ---- facts
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """How many of a batch of events, from its beginning, are kept for good; and why not more."""
+
+    count: int
+    refusal: str = ""
+
+
+class Outlet(Protocol):
+    """Where facts go. However often some are sent again: the first time that an event of a subject is there, all before it are."""
+
+    @property
+    def trouble(self) -> str:
+        """What keeps it from taking anything at the moment, as far as it knows."""
+
+    async def publish(self, events: Sequence[Event]) -> Delivered:
+        """Send events in their order. Returns once all are kept for good, one was refused, or `drop` was called: never by time."""
+
+    def drop(self) -> None:
+        """Forget what is under way. Some of it may arrive all the same."""

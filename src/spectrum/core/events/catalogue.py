@@ -15,6 +15,7 @@ from typing import Any
 from spectrum.core.jobs.table import Health, Reason
 
 PREFIX = "io.spectrum."
+FACTS = "spectrum.events.v1"  # the topic
 SCHEMAS = "urn:spectrum:schema:"  # before the type, in the attribute `dataschema`
 
 

@@ -1,5 +1,12 @@
 -- What is measured of the cell.
 
+-- name: measures_readers
+-- How far each consumer of the log is behind its end: in events, and the age in seconds of the oldest of them.
+SELECT c.consumer, greatest(s.position - c.position, 0)::double precision AS events,
+       coalesce((SELECT greatest(extract(epoch FROM clock_timestamp() - e.recorded_at), 0) FROM events e
+                 WHERE e.position = c.position + 1), 0)::double precision AS seconds
+FROM cursors c JOIN cursors s ON s.consumer = 'sequencer' WHERE c.consumer <> 'sequencer';
+
 -- name: measures_present
 -- Attempts in the hands of workers, the age in seconds of the oldest event without a position and of the oldest audit record without
 -- a seal, and quarantined instances.
