@@ -24,6 +24,7 @@ class Reader:
     consumer: Any
     events: list[BaseCloudEvent] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
 
     def until(self, done: Callable[[], object], seconds: float = PATIENCE) -> Sequence[BaseCloudEvent]:
         """Everything up to now, once `done` holds."""
@@ -34,6 +35,7 @@ class Reader:
                     message = KafkaMessage(dict(record.headers), record.key, record.value)
                     self.events.append(from_binary_event(message))
                     self.keys.append(record.key)
+                    self.ids.add(self.events[-1].get_id())
             return bool(done())
 
         wait_until(look, seconds)
@@ -44,7 +46,7 @@ class Reader:
 
     def distinct(self, count: int, seconds: float = PATIENCE) -> Sequence[BaseCloudEvent]:
         """Everything up to now, once there are so many different events."""
-        return self.until(lambda: len({event.get_id() for event in self.events}) >= count, seconds)
+        return self.until(lambda: len(self.ids) >= count, seconds)
 
 
 @contextmanager
