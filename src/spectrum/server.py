@@ -66,7 +66,7 @@ from spectrum.transports.kafka.facts import Facts
 
 PARTS = ("api", "sweeper", "sequencer", "sealer", "relay")
 LOG = "log"  # the topic of notices that the log has grown
-POOL_SIZES = {Role.API: 8, Role.ENGINE: 6, Role.SYSTEM: 7}  # one of the system's listens
+POOL_SIZES = {Role.API: 8, Role.ENGINE: 6, Role.SYSTEM: 8}  # one of the system's listens
 DATABASE = "spectrum"
 GRACE_SECONDS = 10
 
@@ -95,7 +95,7 @@ def run(parts: tuple[str, ...] = (), bootstrap: str | None = None, new_epoch: bo
 
 
 async def _serve(settings: ServerSettings, parts: frozenset[str], token: str | None, new_epoch: bool) -> None:
-    if parts == {"relay"} and settings.kafka is None:
+    if settings.kafka is None and parts == {"relay"}:
         raise ServerError("A relay needs Kafka: set SPECTRUM_BUS, such as to kafka://HOST:9092.")
     if settings.database_url is None:
         raise ServerError(

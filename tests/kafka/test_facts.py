@@ -18,7 +18,7 @@ from tests.db.rows import make_id
 from tests.kafka.conftest import made_topic, settings_of
 from tests.kafka.reader import in_order, reading
 from tests.kafka.shared import MakeBroker
-from tests.waiting import eventually
+from tests.waiting import eventually, until
 
 pytestmark = pytest.mark.anyio
 
@@ -135,3 +135,18 @@ async def test_a_password_file_that_is_not_there_is_named() -> None:
         told = await outlet.publish([event("ins_a", 1)])
     assert told.count == 0
     assert "SPECTRUM_KAFKA_PASSWORD_FILE: /nowhere/password can't be read" in told.refusal
+
+
+async def test_an_outlet_at_rest_hears_that_its_brokers_are_gone(make_broker: MakeBroker) -> None:
+    broker = make_broker()
+    topic = made_topic(broker.address)
+    async with facts(broker.address, topic) as outlet:
+        await outlet.publish([event("ins_a", 1)])
+        broker.kill()
+
+        async def heard() -> str:
+            await outlet.rest()
+            return outlet.trouble
+
+        await until(heard)
+        assert "check that the brokers in SPECTRUM_BUS run" in outlet.trouble

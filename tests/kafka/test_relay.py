@@ -89,9 +89,9 @@ async def test_a_relay_that_is_killed_again_and_again_brings_everything_in_order
     for number in range(KILLS):
         await here.grow(number * EVENTS_FOR_EACH_KILL + 1, EVENTS_FOR_EACH_KILL, SUBJECTS)
         process = await _started(here, kafka, topic)
-        if chance.random() < 0.8:
-            await until(lambda: here.admin.fetchval(f"SELECT coalesce(({CURSOR}), 0) > $1", come_to[-1]))
-        with suppress(TimeoutError):
+        with suppress(TimeoutError):  # on a busy machine some are killed before they have done anything
+            if chance.random() < 0.8:
+                await until(lambda: here.admin.fetchval(f"SELECT coalesce(({CURSOR}), 0) > $1", come_to[-1]))
             await asyncio.wait_for(process.wait(), chance.choice((0.01, 0.1, 1.0)) * chance.random())
         process.kill()
         await process.wait()

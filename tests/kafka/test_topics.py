@@ -115,3 +115,17 @@ def test_a_kafka_that_does_not_answer_is_told_with_a_remedy() -> None:
     ended = spectrum("topics", "check", SPECTRUM_BUS="kafka://127.0.0.1:1")
     assert ended.code == 1
     assert "check that the brokers in SPECTRUM_BUS run" in ended.err
+
+
+def test_a_relay_without_kafka_does_not_start() -> None:
+    ended = spectrum("server", "--parts", "relay")
+    assert ended.code == 1
+    assert "A relay needs Kafka: set SPECTRUM_BUS, such as to kafka://HOST:9092." in ended.err
+
+
+def test_a_server_whose_settings_for_kafka_do_not_go_together_does_not_start() -> None:
+    ended = spectrum(
+        "server", SPECTRUM_BUS="kafka", SPECTRUM_KAFKA_USERNAME="me", SPECTRUM_DATABASE_URL="postgresql://x/y"
+    )
+    assert ended.code == 1
+    assert "SPECTRUM_KAFKA_USERNAME and SPECTRUM_KAFKA_PASSWORD_FILE go together" in ended.err

@@ -55,6 +55,7 @@ class Relay:
         """One round under a term: whether there is more to do at once."""
         sending = self._sending or await self._send(term)
         if sending is None:
+            await self.outlet.rest()
             return False
         await asyncio.wait({sending.task}, timeout=ROUND_SECONDS)
         if not sending.task.done():

@@ -228,6 +228,7 @@ class _Writing:
             lambda r: r[0].sequence,
             lambda r: type_of(r[0].type),
             lambda r: dict(r[0].data),
+            lambda r: r[0].traceparent,
         )
         moves.many(_EVENTS_APPEND, facts, columns, self.now)
 

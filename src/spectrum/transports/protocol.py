@@ -223,3 +223,6 @@ class Outlet(Protocol):
 
     def drop(self) -> None:
         """Forget what is under way. Some of it may arrive all the same."""
+
+    async def rest(self) -> None:
+        """There is nothing to send for now."""

@@ -93,6 +93,7 @@ class Submit(Command):
     expected_generation: int | None = None
     secrets: tuple[Secret, ...] = ()
     if_purge_is_due: bool = False
+    traceparent: str | None = None  # of the request (W3C Trace Context)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +218,7 @@ class Fact:
     subject: str
     sequence: int
     data: Mapping[str, Any]
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

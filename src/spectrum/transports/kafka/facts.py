@@ -94,6 +94,10 @@ class Facts:
     def drop(self) -> None:
         self._batch.dropped.set()
 
+    async def rest(self) -> None:
+        """Hear what the client library has to say: unheard, it would pile up for as long as nothing happens."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._listen)
+
     async def close(self) -> None:
         """Forget what is under way, and the connections."""
         self.drop()
@@ -146,6 +150,10 @@ class Facts:
         self.trouble = explained(error)
         if is_for_good(error):
             self._batch.refuse(self.trouble)
+
+    def _listen(self) -> None:
+        if self._producer is not None:
+            self._producer.poll(0)
 
     def _discard(self) -> None:
         """What was refused or dropped must not go out later, behind what follows."""
