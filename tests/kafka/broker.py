@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from spectrum.core.errors import SpectrumError
@@ -224,28 +225,31 @@ def _die_with_parent() -> Callable[[], None]:
 # ---- what it runs
 
 
+@cache
 def jars() -> Path:
     """The folder with Kafka's jars. Raises `SpectrumError` with a remedy where they can't be had."""
+    check_programs("java")
     folder = REPOSITORY / ".cache/kafka" / hashlib.sha256(POM.read_bytes()).hexdigest()[:16]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            _check_programs()
+            check_programs("mvn")
             _fetch(folder)
     return folder
 
 
-def _check_programs() -> None:
-    if missing := [name for name in ("java", "mvn") if shutil.which(name) is None]:
+def check_programs(*names: str) -> None:
+    """Raises `SpectrumError` with a remedy where one is missing, or Java is too old."""
+    if missing := [name for name in names if shutil.which(name) is None]:
         raise SpectrumError(
             f"{' and '.join(missing)} not found. Install Java {JAVA_SINCE} or later and Maven"
             " (on Debian: apt-get install openjdk-17-jre-headless maven)."
         )
     said = subprocess.run(["java", "-version"], capture_output=True, text=True, timeout=60).stderr
-    version = said.partition('"')[2].partition('"')[0]
-    if not version.partition(".")[0].isdigit() or int(version.partition(".")[0]) < JAVA_SINCE:
-        raise SpectrumError(f"Java is {version or 'of no known version'}, Kafka needs {JAVA_SINCE} or later.")
+    version = said.partition('"')[2].partition('"')[0].partition(".")[0]
+    if not version.isdigit() or int(version) < JAVA_SINCE:
+        raise SpectrumError(f"Java is of version {version or 'unknown'}, Kafka needs {JAVA_SINCE} or later.")
 
 
 def _fetch(folder: Path) -> None:
