@@ -428,8 +428,9 @@ class UndoneIsSeen:
         for entry in self._new():
             call = entry.call
             if entry.act is Act.ARRIVED and call.token:
+                copy = (call.instance, call.slot, call.token) in self._arrived  # what it was to change is changed
                 self._arrived.add((call.instance, call.slot, call.token))
-                if call.token >= self._newest[call.instance, call.fence]:
+                if call.token >= self._newest[call.instance, call.fence] and not copy:
                     self._newest[call.instance, call.fence] = call.token
                     self._looks[call.instance, call.fence] = 0
             elif entry.act is Act.ARRIVED and not call.slot:
