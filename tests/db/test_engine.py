@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -29,7 +29,7 @@ from spectrum.core.jobs.commands import (
     Submitted,
 )
 from spectrum.core.jobs.model import Lease, Owner
-from spectrum.core.jobs.store import Asked, ClaimOf, Keyed
+from spectrum.core.jobs.store import Asked, Batch, ClaimOf, Keyed, Response
 from spectrum.core.jobs.table import JobState, Phase, StepState, WaitsFor
 from spectrum.db.store import PostgresStore
 from tests.db.ground import Ground, ground, handback, report, run_to_the_end
@@ -207,6 +207,35 @@ async def test_many_commands_at_once_share_transactions_and_each_is_applied_once
     assert await here.admin.fetchval("SELECT count(*) FROM instances") == 100
     transactions = await here.admin.fetchval("SELECT count(DISTINCT xid) FROM events")
     assert transactions < 100
+
+
+async def test_while_a_crowd_is_written_the_next_is_decided_and_each_instance_keeps_its_order(
+    here: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_flight: list[set[str]] = []
+    two = asyncio.Event()
+
+    async def transact(batch: Batch) -> Sequence[Response]:
+        flight: set[str] = {asked.command.instance_id for asked in batch.asked}
+        assert not any(flight & other for other in in_flight)
+        in_flight.append(flight)
+        if len(in_flight) == 2:
+            two.set()
+        await two.wait()  # the first flush is not over before there is a second
+        try:
+            return await PostgresStore.transact(here.store, batch)
+        finally:
+            in_flight.remove(flight)
+
+    monkeypatch.setattr(here.store, "transact", transact)
+    creates = [here.create(f"i{n}") for n in range(100)]
+    deletes = [here.submit(create.instance_id, "delete") for create in creates]
+
+    answers = await asyncio.wait_for(here.engine.execute_all([*creates, *deletes]), 60)
+
+    assert [answer.job.operation for answer in answers if isinstance(answer, Submitted)] == (
+        ["create"] * 100 + ["delete"] * 100
+    )
 
 
 async def test_a_target_that_does_not_answer_is_left_alone_until_a_probe_and_its_time_does_not_count(

@@ -181,9 +181,12 @@ _HOLDINGS = TypeAdapter(Sequence[Holding])
 
 
 def encode(value: Any) -> bytes:
-    """The JSON of one of the protocol's shapes, or of a sequence of holdings."""
+    """The JSON of one of the protocol's shapes, or of a sequence of holdings.
+
+    What is as its shape's default is left out: it is the larger part of a holding. So a default is part of the protocol.
+    """
     adapter = _HOLDINGS if isinstance(value, list | tuple) else _ADAPTERS[type(value)]
-    encoded: bytes = adapter.dump_json(value)
+    encoded: bytes = adapter.dump_json(value, exclude_defaults=True)
     return encoded
 
 
