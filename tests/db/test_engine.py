@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from spectrum.control import engine
+from spectrum.control.engine import Engine
 from spectrum.core.breakers import THRESHOLD
 from spectrum.core.concealing import conceal_lines
 from spectrum.core.errors import Problem
@@ -32,6 +33,8 @@ from spectrum.core.jobs.model import Lease, Owner
 from spectrum.core.jobs.store import Asked, ClaimOf, Keyed
 from spectrum.core.jobs.table import JobState, Phase, StepState, WaitsFor
 from spectrum.db.store import PostgresStore
+from spectrum.operations import CATALOG
+from spectrum.ports import SystemClock, Tasks
 from tests.db.ground import Ground, ground, handback, report, run_to_the_end
 from tests.db.rows import insert_row, make_id, rows_of
 from tests.postgres import Database
@@ -230,6 +233,29 @@ async def test_a_target_that_does_not_answer_is_left_alone_until_a_probe_and_its
 
     assert await here.admin.fetchval("SELECT state FROM breakers") == "closed"
     assert await here.admin.fetchval("SELECT down_total >= interval '1 hour' FROM targets")
+
+
+async def test_of_two_copies_that_take_the_probe_at_once_one_has_it(here: Ground) -> None:
+    lease = await here.dispatch.start(here.caller, "boot-1")
+    for name in ("one", "two"):
+        await here.engine.execute(here.create(name))
+    jobs = await here.dispatch.claim(here.caller, lease.id, lease.incarnation, 1, 2, holds_others=False)
+    await here.admin.execute(
+        "INSERT INTO breakers (target_id, call_kind, organization_id, state, opened_at, retry_at)"
+        " SELECT id, 'provider', organization_id, 'open', now(), now() FROM targets"
+    )
+    copies = [Engine(here.store, CATALOG, SystemClock(), tasks := Tasks()), here.engine]
+    reports = [report(here, held, lease, 1, intents=(Intent("stock", Phase.DO),)) for held in jobs]
+    async with here.admin.transaction():
+        await here.admin.execute("SELECT FROM breakers FOR UPDATE")
+        asked = [asyncio.ensure_future(copy.execute(each)) for copy, each in zip(copies, reports, strict=True)]
+        await until(lambda: here.admin.fetchval("SELECT count(*) = 2 FROM pg_locks WHERE NOT granted"))
+    answers = await asyncio.gather(*asked)
+    await tasks.close()
+
+    refused = [answer.refused for answer in answers if isinstance(answer, Holding)]
+    assert sorted(refused, key=len) == [{}, {"stock": "breaker: the target does not answer"}]
+    assert await here.admin.fetchval("SELECT count(*) FROM attempts") == 1
 
 
 async def test_the_brake_of_one_organization_does_not_stop_another_in_the_same_transaction(here: Ground) -> None:

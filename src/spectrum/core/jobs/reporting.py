@@ -8,7 +8,6 @@ from typing import assert_never
 
 from spectrum.core import instances
 from spectrum.core import plan as plans
-from spectrum.core.breakers import BreakerState
 from spectrum.core.errors import ErrorClass, Failure, Problem
 from spectrum.core.evolve import evolve
 from spectrum.core.jobs.commands import Closing, Holding, Intent, Outcome, Report, Result, Verdict
@@ -101,9 +100,9 @@ class _Reading:
 
     def _count_for_breaker(self, outcome: Outcome) -> None:
         if outcome.result is Result.DONE:
-            self.turn.dependency.append(True)
+            self.turn.answered(True)
         elif outcome.failure is not None and outcome.failure.kind is ErrorClass.DEPENDENCY:
-            self.turn.dependency.append(False)
+            self.turn.answered(False)
 
     def _came_too_late(self, outcome: Outcome, step: Step) -> None:
         """The outcome of a do in an unwinding job: whatever it was, the step is on its way back."""
@@ -358,12 +357,16 @@ class _Reading:
             return "an attempt of it is outstanding"
         match job.state:
             case JobState.RUNNING:
-                return self._do_not_now(intent, step)
+                why = self._do_not_now(intent, step)
             case JobState.UNWINDING if intent.phase is Phase.UNDO:
                 undoable = any(s.name == step.name for s in plans.unwindable(job.steps))
-                return "" if undoable else "what was built on it is not undone yet"
+                why = "" if undoable else "what was built on it is not undone yet"
             case _:
-                return f"the job is {job.state}"
+                why = f"the job is {job.state}"
+        # Where every job of the target is in somebody's hands, no claim brings the probe: an intent that comes in its time is it.
+        if not why and not self.turn.breaker.lets_begin(job.id, self.turn.now):
+            return "breaker: the target does not answer"
+        return why
 
     def _do_not_now(self, intent: Intent, step: Step) -> str:
         turn = self.turn
@@ -376,14 +379,11 @@ class _Reading:
             return "its last attempt is unknown and was not seen absent"
         if step.destructive and turn.around.braked:
             return f"brake: {turn.around.braked}"
-        breaker = turn.around.breaker
-        # Where every job of the target is in somebody's hands, no claim brings the probe: an intent that comes in its time does.
-        if breaker.state is BreakerState.OPEN and not breaker.lets_through(turn.now) and step.slot:
-            return "breaker: the target does not answer"
         return ""
 
     def _open(self, intent: Intent, step: Step) -> None:
         turn, job = self.turn, self.job
+        turn.breaker = turn.breaker.begun(turn.now)
         token = turn.raise_counter()
         seconds = step.attempt_seconds
         deadline = step.deadline or turn.due(job, step.step_seconds)
