@@ -523,6 +523,18 @@ TIME = (
         rates={"nemesis outage": 0.5},
     ),
     Mutant(
+        "a breaker lets all holders probe",
+        (Edit(Breaker, "lets_begin", {"self.probe == job_id": "self.state is BreakerState.HALF_OPEN"}),),
+        _P("P14"),
+        rates={"nemesis outage": 0.5},
+    ),
+    Mutant(
+        "a probe is nobody's: whoever comes while it is due goes through",
+        (Edit(Breaker, "_probing", {"retry_at=now + PROBE_TIME": "retry_at=self.retry_at"}),),
+        _P("P14"),
+        rates={"nemesis outage": 0.5},
+    ),
+    Mutant(
         "a breaker never opens",
         (Edit(Breaker, "after", {"self.state is BreakerState.CLOSED and failures < THRESHOLD": "True"}),),
         _P("P1"),
