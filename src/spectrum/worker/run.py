@@ -219,11 +219,15 @@ class JobRun:
         return not paused and (step.retry_at is None or step.retry_at <= self._server_now())
 
     def _next_due(self) -> float:
-        """Seconds until a step may be tried again; long where nothing waits for time."""
+        """Seconds until a step may be tried again; long where nothing waits for time.
+
+        A step that is due and was not begun waits for something else, and is looked at again after a while.
+        """
         now, mono = self._server_now(), self.clock.monotonic()
         retries = [(step.retry_at - now).total_seconds() for step in self.job.steps if step.retry_at is not None]
         pauses = [until - mono for until in self._pauses.values() if until > mono]
-        return max(0.0, min([*retries, *pauses])) if retries or pauses else 3600.0 if self._attempts else 1.0
+        due = [seconds if seconds > 0 else REFUSED_PAUSE for seconds in (*retries, *pauses)]
+        return min(due) if due else 3600.0 if self._attempts else 1.0
 
     def _server_now(self) -> datetime:
         return self.holding.at + timedelta(seconds=self.clock.monotonic() - self._taken_at)
