@@ -396,7 +396,7 @@ async def test_an_instance_whose_row_is_damaged_keeps_no_other_from_its_rescue_a
 async def test_an_instance_that_another_holds_for_long_keeps_no_other_from_its_rescue_and_its_deadline(
     here: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "DEFERRALS_LIMIT", 3)
+    monkeypatch.setattr(engine, "HELD_SECONDS", 0.0)
     held, free, waiting = await overdue(here)
 
     async with here.admin.transaction():
@@ -406,10 +406,10 @@ async def test_an_instance_that_another_holds_for_long_keeps_no_other_from_its_r
     assert await states(here) == {held.job_id: "running", free.job_id: "ready", waiting.job_id: "failed"}
 
 
-async def test_a_command_whose_instance_is_held_elsewhere_keeps_those_that_it_came_with_back_for_some_flushes_only(
+async def test_a_command_whose_instance_is_held_elsewhere_keeps_those_that_it_came_with_back_for_a_moment_only(
     here: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "DEFERRALS_LIMIT", 10**9)
+    monkeypatch.setattr(engine, "HELD_SECONDS", 3600.0)
     held, free = here.create("held"), here.create("free")
     await here.engine.execute_all([held, free])
     stops = [here.submit(create.instance_id, "delete") for create in (held, free)]
@@ -426,7 +426,7 @@ async def test_a_command_whose_instance_is_held_elsewhere_keeps_those_that_it_ca
 async def test_a_sweep_that_takes_long_goes_on_saying_that_time_counts(
     here: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "DEFERRALS_LIMIT", 3)
+    monkeypatch.setattr(engine, "HELD_SECONDS", 0.0)
     held, _, _ = await overdue(here)
     here.sweeper.period = 0.001
     await behind_its_back(here.admin, "UPDATE jobs SET deadline = clock_timestamp()")
