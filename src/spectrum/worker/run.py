@@ -27,7 +27,7 @@ from spectrum.core.retry import backoff
 from spectrum.operations.context import Action, GivenUp
 from spectrum.ports import Clock, Spawner
 from spectrum.providers.protocol import Call, Provider, Strength
-from spectrum.transports.protocol import Handback, Incarnation, Link, LinkDown, News
+from spectrum.transports.protocol import NEWS_LIMIT, Handback, Incarnation, Link, LinkDown, News
 from spectrum.worker.context import Renderer, StepContext
 from spectrum.worker.spool import Spool
 
@@ -163,8 +163,8 @@ class JobRun:
 
     async def _round(self) -> None:
         self._wake.clear()
-        outcomes, self._outcomes = tuple(self._outcomes), []
-        intents = self._next_intents(outcomes)
+        outcomes, self._outcomes = tuple(self._outcomes[:NEWS_LIMIT]), self._outcomes[NEWS_LIMIT:]
+        intents = self._next_intents(outcomes)[:NEWS_LIMIT]
         verdict = self._next_verdict(outcomes)
         if outcomes or intents or verdict is not Verdict.NONE:
             await self._report(outcomes, intents, verdict)
@@ -411,7 +411,7 @@ class JobRun:
             if not wrong and self.provider.strength is Strength.BEST_EFFORT:
                 await self.clock.sleep(self.provider.settle)
                 wrong = await self._not_as_before()
-            self._verdict, self._reopen = (Verdict.REOPENED, wrong) if wrong else (Verdict.UNWOUND, ())
+            self._verdict, self._reopen = (Verdict.REOPENED, wrong[:NEWS_LIMIT]) if wrong else (Verdict.UNWOUND, ())
         except StaleFence:
             self.lose()
         except (Fault, TimeoutError) as error:
