@@ -17,6 +17,7 @@ from spectrum.core.breakers import THRESHOLD
 from spectrum.core.concealing import conceal_lines
 from spectrum.core.errors import Problem
 from spectrum.core.ids import OrganizationId
+from spectrum.core.jobs import told
 from spectrum.core.jobs.commands import (
     Answer,
     Claim,
@@ -145,6 +146,36 @@ async def test_what_a_hook_printed_can_be_stored_however_long_its_lines_are(here
     held = await here.dispatch.report(report(here, held, lease, 2, outcomes=(outcome,)))
 
     assert next(step.output for step in held.job.steps if step.id == running.id) == printed
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        pytest.param({"said": "x" * 40_000}, id="a long text"),
+        pytest.param({"said": [0] * 5_400}, id="short in JSON, long in PostgreSQL"),
+        pytest.param({"said": [[]] * 10_900}, id="empty lists"),
+        pytest.param({"said": [1e300] * 4_000, "also": [-1.5e-300] * 4_000}, id="numbers that PostgreSQL writes out"),
+        pytest.param({"said": ["\U0001f600" * 100] * 40, "also": 10**4000}, id="letters of four bytes"),
+        pytest.param({str(number): {} for number in range(4_000)}, id="many members"),
+        pytest.param({"said": float("nan")}, id="no number"),
+        pytest.param({"health": "splendid", "services": 7, "facts": [], "conditions": [{}]}, id="other shapes"),
+    ],
+)
+async def test_whatever_an_outcome_says_its_job_goes_on(here: Ground, output: dict[str, Any]) -> None:
+    await here.engine.execute(here.create())
+    lease = await here.dispatch.start(here.caller, "boot-1")
+    held = await claim_one(here, lease)
+    held = await here.dispatch.report(report(here, held, lease, 1, intents=(Intent("stock", Phase.DO),)))
+    (running,) = [step for step in held.job.steps if step.outstanding]
+    outcome = Outcome(running.name, Phase.DO, running.token, Result.DONE, output=output)
+
+    held = await here.dispatch.report(report(here, held, lease, 2, outcomes=(outcome,)))
+
+    stored = await here.admin.fetchrow(
+        "SELECT state, pg_column_size(output) AS size FROM steps WHERE id = $1", running.id
+    )
+    assert stored["state"] == "done"
+    assert stored["size"] <= told.LIMIT
 
 
 async def test_a_stale_report_is_refused_and_kept_as_evidence(here: Ground) -> None:

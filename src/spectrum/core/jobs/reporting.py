@@ -10,6 +10,7 @@ from spectrum.core import instances
 from spectrum.core import plan as plans
 from spectrum.core.errors import ErrorClass, Failure, Problem
 from spectrum.core.evolve import evolve
+from spectrum.core.jobs import told
 from spectrum.core.jobs.commands import Closing, Holding, Intent, Outcome, Report, Result, Verdict
 from spectrum.core.jobs.ending import move, new_key, residue_of, unwind_step
 from spectrum.core.jobs.holding import change_health, check_fence, check_pool
@@ -18,7 +19,6 @@ from spectrum.core.jobs.table import (
     SATISFIED,
     UNWOUND,
     Cause,
-    Health,
     JobState,
     JobTrigger,
     Phase,
@@ -73,7 +73,7 @@ class _Reading:
 
     def apply(self) -> Holding:
         for outcome in self.command.outcomes:
-            self._outcome(outcome)
+            self._outcome(told.fit(outcome))
         self._conclude()
         self._verdict()
         for intent in self.command.intents:
@@ -190,8 +190,7 @@ class _Reading:
         if not step.outstanding:
             return
         word = "unknown" if outcome.result is Result.TIMEOUT else outcome.result.value
-        failure = outcome.failure.trimmed() if outcome.failure else None
-        self.turn.closed.append(Closing(step.id, step.attempt, word, self.turn.now, failure))
+        self.turn.closed.append(Closing(step.id, step.attempt, word, self.turn.now, outcome.failure))
 
     def _done(self, step: Step, outcome: Outcome) -> None:
         turn, job_id = self.turn, self.job.id
@@ -201,7 +200,7 @@ class _Reading:
         self._prove(step)
         match step.phase:
             case Phase.DO:
-                turn.put_step(job_id, step, state=state, retry_at=None, failure=None, output=dict(outcome.output))
+                turn.put_step(job_id, step, state=state, retry_at=None, failure=None, output=told.small(outcome.output))
                 self._keep_facts(outcome)
             case Phase.UNDO:
                 turn.put_step(job_id, step, state=state, retry_at=None, failure=None)
@@ -215,18 +214,14 @@ class _Reading:
 
     def _keep_facts(self, outcome: Outcome) -> None:
         """What only the target can know of the instance comes back with the step that made it."""
-        if facts := outcome.output.get("facts"):
-            self.turn.change_instance(facts=facts)
-        if outputs := outcome.output.get("outputs"):
-            self.turn.change_instance(outputs=outputs)
-        if services := outcome.output.get("services"):
-            self.turn.change_instance(services=tuple(services))
-        if conditions := outcome.output.get("conditions"):
+        if record := told.record_in(outcome.output):
+            self.turn.change_instance(**record)
+        if conditions := told.conditions_in(outcome.output):
             known = self.turn.instance.conditions
             self.turn.change_instance(conditions=instances.since_when(known, conditions, self.turn.now))
-        if health := outcome.output.get("health"):
+        if health := told.health_in(outcome.output):
             self.turn.change_instance(observed_at=self.turn.now)
-            change_health(self.turn, instances.settled(self.turn.instance, Health(health), self.turn.now))
+            change_health(self.turn, instances.settled(self.turn.instance, health, self.turn.now))
 
     def _prove(self, step: Step) -> None:
         """The slot was brought to what it is wanted to be: what is wanted absent there is gone.
@@ -242,7 +237,6 @@ class _Reading:
                 del self.turn.effects[place]
 
     def _error(self, step: Step, failure: Failure) -> None:
-        failure = failure.trimmed()
         if not failure.kind.retryable:
             self._failed(step, failure)
             return
@@ -270,7 +264,7 @@ class _Reading:
 
     def _failed(self, step: Step, failure: Failure) -> None:
         state = next_step_state(step, StepTrigger.FATAL) or StepState.FAILED
-        self.turn.put_step(self.job.id, step, state=state, failure=failure.trimmed(), retry_at=None)
+        self.turn.put_step(self.job.id, step, state=state, failure=failure, retry_at=None)
         self._say_failed(step, failure)
 
     def _say_failed(self, step: Step, failure: Failure) -> None:
