@@ -19,7 +19,7 @@ from spectrum.core.breakers import FIRST_WAIT, PROBE_TIME, Breaker
 from spectrum.core.errors import Problem
 from spectrum.core.ids import JobId, TargetId
 from spectrum.core.jobs.commands import Done, Holding, Observe, Release, Report, Result, Verdict
-from spectrum.core.jobs.model import MAX_RESCUES, Job, Step
+from spectrum.core.jobs.model import EPOCH_SHIFT, MAX_RESCUES, Job, Step
 from spectrum.core.jobs.table import SATISFIED, UNWOUND, Hold, JobState, Lifecycle, Phase, Reason, StepState
 from spectrum.core.plan import Operation
 from spectrum.operations import CATALOG
@@ -106,6 +106,21 @@ def reports_are_counted(database: MemoryDatabase) -> Check:
             expected = last.number + 1 if last.fence == now.fence else 1
             if now.number != expected:
                 yield f"report {now.number} of job {after.id} was applied under fence {now.fence} in the place of {expected}"
+
+    return check
+
+
+@invariant("P4", MemoryDatabase)
+def fences_and_tokens_bear_the_epoch(database: MemoryDatabase) -> Check:
+    """What is given out after a database was put back is higher than all that was given out before, whatever it has forgotten."""
+    new = unread(database.history)
+
+    def check() -> Iterator[str]:
+        for before, after, _command in new():
+            known = {before.fence, *(step.token for step in before.steps)} if before is not None else {0}
+            for number in {after.fence, *(step.token for step in after.steps)} - known - {0}:
+                if number >> EPOCH_SHIFT != database.epoch:
+                    yield f"job {after.id} was given {number}, which is not of epoch {database.epoch}"
 
     return check
 

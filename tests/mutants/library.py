@@ -27,6 +27,13 @@ _S, _T, _C = table.JobState, table.JobTrigger, table.Case
 # What it takes to see a bug, where the common mix of faults shows it too seldom.
 REFUSALS = {"provider.ensure invalid": 0.15}
 UNDOS_REFUSED = {"provider.ensure invalid": 0.2, "provider.remove invalid": 0.2}
+BLOCKED_UNDOS = {
+    "provider.ensure invalid": 0.3,
+    "provider.remove invalid": 0.5,
+    "provider.ensure slow": 0.5,
+    "provider.remove slow": 0.5,
+}
+"""Undos fail for good while others wait."""
 LONG_JOBS = {"provider.ensure slow": 0.5, "provider.remove slow": 0.5}
 LOSSES = {"nemesis crash": 0.2, "nemesis pause": 0.2}
 MANY_LOSSES = {"nemesis crash": 0.5, "nemesis pause": 0.5, "service never healthy": 0.2}
@@ -417,6 +424,17 @@ STEPS = (
 
 EFFECTS = (
     Mutant(
+        "fences and tokens do not bear the epoch",
+        (
+            Edit(
+                Turn,
+                "raise_counter",
+                {"max(self.instance.counter, self.around.epoch << EPOCH_SHIFT)": "self.instance.counter"},
+            ),
+        ),
+        _P("P4"),
+    ),
+    Mutant(
         "an effect is recorded after its call",
         (
             Edit(_Reading, "_open", {"    self._want(step, token)": "    assert token"}),
@@ -444,6 +462,12 @@ EFFECTS = (
 )
 
 QUEUE = (
+    Mutant(
+        "a waiter's turn comes on an instance on hold",
+        (Edit(ending, "_promote", {"turn.instance.hold is not Hold.NONE and not operation.on_hold": "False"}),),
+        _P("P5"),
+        rates=BLOCKED_UNDOS,
+    ),
     Mutant(
         "an instance has several active jobs",
         (Edit(ending, "promote_next", {"turn.instance.active_job_id is None and (waiting": "(waiting"}),),
