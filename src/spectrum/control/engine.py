@@ -41,8 +41,8 @@ LANES = 2  # flushes at the same time
 CROWD = 16  # waiting commands that are worth a second transaction
 DEFERRAL_PAUSE = 0.005  # seconds, where a whole flush was deferred
 SETTLE_PAUSE = 0.2
-DEFERRALS_LIMIT = 400
-DEFERRALS_TOGETHER = 20  # of one among several: whoever asked for all of them waits for it
+HELD_SECONDS = 4.0  # for which a command waits for an instance that another copy holds
+HELD_SECONDS_TOGETHER = 0.25  # for one among several: whoever asked for all of them waits for it
 
 
 class Held(Problem):
@@ -53,7 +53,7 @@ class Held(Problem):
 class _Pending:
     asked: Asked
     future: asyncio.Future[Answer | Repeated]
-    deferrals: int  # that are left
+    until: float  # of the monotonic clock: from then on it is not deferred again
 
 
 @dataclass
@@ -77,19 +77,20 @@ class Engine:
         Raises `Problem`: what the decision refused, or `unavailable` where the store can't be reached; `Held` where only this
         instance can't.
         """
-        return await self._enqueue(asked, DEFERRALS_LIMIT)
+        return await self._enqueue(asked, HELD_SECONDS)
 
     async def execute_all(self, asked: Sequence[Asked | Command]) -> list[Answer | Repeated | BaseException]:
         """Apply commands that came together; each is answered, or refused by its exception, for itself.
 
-        One whose instance another copy holds keeps the others' answers back for a few flushes, and is `Held` then.
+        One whose instance another copy holds keeps the others' answers back for a moment, and is `Held` then.
         """
-        deferrals = DEFERRALS_LIMIT if len(asked) == 1 else DEFERRALS_TOGETHER
-        return await asyncio.gather(*(self._enqueue(each, deferrals) for each in asked), return_exceptions=True)
+        seconds = HELD_SECONDS if len(asked) == 1 else HELD_SECONDS_TOGETHER
+        return await asyncio.gather(*(self._enqueue(each, seconds) for each in asked), return_exceptions=True)
 
-    def _enqueue(self, asked: Asked | Command, deferrals: int) -> asyncio.Future[Answer | Repeated]:
+    def _enqueue(self, asked: Asked | Command, seconds: float) -> asyncio.Future[Answer | Repeated]:
         future: asyncio.Future[Answer | Repeated] = asyncio.get_running_loop().create_future()
-        pending = _Pending(asked if isinstance(asked, Asked) else Asked(asked), future, deferrals)
+        until = self.clock.monotonic() + seconds
+        pending = _Pending(asked if isinstance(asked, Asked) else Asked(asked), future, until)
         self._queue.append(pending)
         if self._lanes == 0 or (self._lanes < LANES and len(self._queue) >= CROWD):
             self._lanes += 1
@@ -203,9 +204,9 @@ class Engine:
         await self._again(deferred, nothing_moved=len(deferred) == len(taken))
 
     async def _again(self, deferred: list[_Pending], *, nothing_moved: bool) -> None:
+        now = self.clock.monotonic()
         for pending in reversed(deferred):
-            pending.deferrals -= 1
-            if pending.deferrals < 0:
+            if pending.until <= now:
                 _fail([pending], Held("unavailable", "Another copy has held this instance for long. Try again."))
             else:
                 self._queue.appendleft(pending)
