@@ -53,7 +53,8 @@ class Held(Problem):
 class _Pending:
     asked: Asked
     future: asyncio.Future[Answer | Repeated]
-    until: float  # of the monotonic clock: from then on it is not deferred again
+    patience: float  # seconds from its first deferral, after which it is not deferred again
+    until: float | None = None
 
 
 @dataclass
@@ -89,8 +90,7 @@ class Engine:
 
     def _enqueue(self, asked: Asked | Command, seconds: float) -> asyncio.Future[Answer | Repeated]:
         future: asyncio.Future[Answer | Repeated] = asyncio.get_running_loop().create_future()
-        until = self.clock.monotonic() + seconds
-        pending = _Pending(asked if isinstance(asked, Asked) else Asked(asked), future, until)
+        pending = _Pending(asked if isinstance(asked, Asked) else Asked(asked), future, seconds)
         self._queue.append(pending)
         if self._lanes == 0 or (self._lanes < LANES and len(self._queue) >= CROWD):
             self._lanes += 1
@@ -206,6 +206,8 @@ class Engine:
     async def _again(self, deferred: list[_Pending], *, nothing_moved: bool) -> None:
         now = self.clock.monotonic()
         for pending in reversed(deferred):
+            if pending.until is None:
+                pending.until = now + pending.patience
             if pending.until <= now:
                 _fail([pending], Held("unavailable", "Another copy has held this instance for long. Try again."))
             else:
