@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from sim.invariants import Check, When, invariant, unread
@@ -14,9 +15,11 @@ from sim.signed import Travelled
 from sim.system import CANARY, System
 from sim.twins.provider import Act
 from sim.twins.store import MemoryDatabase
+from spectrum.core.breakers import FIRST_WAIT, PROBE_TIME, Breaker
 from spectrum.core.errors import Problem
+from spectrum.core.ids import JobId, TargetId
 from spectrum.core.jobs.commands import Done, Holding, Observe, Release, Report, Result, Verdict
-from spectrum.core.jobs.model import MAX_RESCUES, Job, Step
+from spectrum.core.jobs.model import EPOCH_SHIFT, MAX_RESCUES, Job, Step
 from spectrum.core.jobs.table import SATISFIED, UNWOUND, Hold, JobState, Lifecycle, Phase, Reason, StepState
 from spectrum.core.plan import Operation
 from spectrum.operations import CATALOG
@@ -103,6 +106,21 @@ def reports_are_counted(database: MemoryDatabase) -> Check:
             expected = last.number + 1 if last.fence == now.fence else 1
             if now.number != expected:
                 yield f"report {now.number} of job {after.id} was applied under fence {now.fence} in the place of {expected}"
+
+    return check
+
+
+@invariant("P4", MemoryDatabase)
+def fences_and_tokens_bear_the_epoch(database: MemoryDatabase) -> Check:
+    """What is given out after a database was put back is higher than all that was given out before, whatever it has forgotten."""
+    new = unread(database.history)
+
+    def check() -> Iterator[str]:
+        for before, after, _command in new():
+            known = {before.fence, *(step.token for step in before.steps)} if before is not None else {0}
+            for number in {after.fence, *(step.token for step in after.steps)} - known - {0}:
+                if number >> EPOCH_SHIFT != database.epoch:
+                    yield f"job {after.id} was given {number}, which is not of epoch {database.epoch}"
 
     return check
 
@@ -428,8 +446,9 @@ class UndoneIsSeen:
         for entry in self._new():
             call = entry.call
             if entry.act is Act.ARRIVED and call.token:
+                copy = (call.instance, call.slot, call.token) in self._arrived  # what it was to change is changed
                 self._arrived.add((call.instance, call.slot, call.token))
-                if call.token >= self._newest[call.instance, call.fence]:
+                if call.token >= self._newest[call.instance, call.fence] and not copy:
                     self._newest[call.instance, call.fence] = call.token
                     self._looks[call.instance, call.fence] = 0
             elif entry.act is Act.ARRIVED and not call.slot:
@@ -448,6 +467,57 @@ class UndoneIsSeen:
         looks = self._looks[job.instance_id, report.fence]
         if report.verdict is Verdict.UNWOUND and looks < (1 if self._system.atomic else 2):
             yield f"job {job.id} is told unwound after {looks} looks at what is left"
+
+
+# ---- the target
+
+
+@invariant("P14", MemoryDatabase)
+class OneProbeAtATime:
+    """A target that does not answer is left alone until its wait is over; then one job is claimed or one attempt begun, and the
+    next only once that was answered or its time is over.
+    """
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        self._database = database
+        self._new = unread(database.history)
+        self._known: dict[TargetId, Breaker] = {}
+        self._next_at: dict[TargetId, datetime] = {}
+        self._probe: dict[TargetId, JobId | None] = {}
+
+    def __call__(self) -> Iterator[str]:
+        moves = [(before, after) for before, after, _command in self._new() if before is not None]
+        told = {
+            target_id for target_id, breaker in self._database.breakers.items() if self._has_told(target_id, breaker)
+        }
+        for before, after in moves:
+            target_id = self._database.instances[after.instance_id].target_id
+            # What a flush held that changed the breaker may have come before it, or after.
+            if (
+                target_id not in told
+                and not self._database.forgetful
+                and self._known.get(target_id, Breaker()).openings
+            ):
+                yield from self._began(target_id, before, after)
+
+    def _has_told(self, target_id: TargetId, breaker: Breaker) -> bool:
+        """Whether an answer was counted since the last look: the target answered, or failed to once more."""
+        before, self._known[target_id] = self._known.get(target_id, Breaker()), breaker
+        if before.openings == breaker.openings:
+            return False
+        self._next_at[target_id], self._probe[target_id] = self._database.clock + FIRST_WAIT, None
+        return True
+
+    def _began(self, target_id: TargetId, before: Job, after: Job) -> Iterator[str]:
+        claimed = after.owner is not None and after.fence != before.fence
+        tokens = {step.id: step.token for step in before.steps}
+        attempts = [step.name for step in after.steps if step.outstanding and step.token != tokens.get(step.id)]
+        for what in ("its claim",) if claimed else attempts:
+            now = self._database.clock
+            if now < self._next_at[target_id] and (claimed or self._probe[target_id] != after.id):
+                yield f"{what} of job {after.id} began before {self._next_at[target_id]}, though {target_id} does not answer"
+            self._next_at[target_id] = now + PROBE_TIME
+            self._probe[target_id] = after.id if claimed else None
 
 
 # ---- the end

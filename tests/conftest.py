@@ -4,6 +4,7 @@ import signal
 from collections.abc import Generator, Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.canaries import Canaries, planted_as_they_are_sealed
 
@@ -15,6 +16,9 @@ CANARIES = pytest.StashKey[Canaries]()
 def pytest_configure() -> None:
     # A shell starts its background jobs with the interrupt ignored, and all that the tests start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # How long an example takes says how busy the machine is.
+    settings.register_profile("spectrum", deadline=None)
+    settings.load_profile("spectrum")
 
 
 @pytest.fixture(scope="session")

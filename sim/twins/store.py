@@ -18,6 +18,7 @@ from sim.marks import declare, sometimes
 from sim.twins.calls import Line
 from sim.twins.faults import Faults
 from spectrum.core.breakers import Breaker, BreakerState
+from spectrum.core.evolve import evolve
 from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId, ReleaseId, TargetId, WorkerId
 from spectrum.core.jobs.commands import Command, Entry, Fact
 from spectrum.core.jobs.kept import Kept
@@ -154,12 +155,11 @@ class MemoryDatabase:
         named = {getattr(each.command, "job_id", None) for each in asked}
         of_it = [job for job in self.jobs.values() if job.instance_id == instance_id]
         ended = {job.id: job for job in of_it if job.state.terminal and job.id in named}
-        found = kept.known(instance_id, self.instances[instance_id].version)
+        found = kept.known(self.era, instance_id, self.instances[instance_id].version)
         if found is None:
             jobs = {job.id: job for job in of_it if not job.state.terminal}
-            effects = dict(self.effects.get(instance_id, {}))
-            found = Aggregate(self.instances[instance_id], jobs, effects, self.outlines)
-        return replace(found, jobs={**found.jobs, **ended}) if ended else found
+            found = Aggregate(self.instances[instance_id], jobs, dict(self.effects.get(instance_id, {})))
+        return evolve(found, jobs={**found.jobs, **ended}, outlines=self.outlines)
 
     def _remembered(self, asked: Sequence[Asked]) -> dict[int, Remembered]:
         found = {}

@@ -29,13 +29,13 @@ class Gathering(Generic[Q, A]):
     lanes: int = 1
     most: int = 256
     weigh: Callable[[Q], int] = lambda question: 1
-    _waiting: deque[tuple[Q, asyncio.Future[A]]] = field(default_factory=deque)
+    _waiting: deque[tuple[Q, asyncio.Future[A], int]] = field(default_factory=deque)  # with the question's weight
     _asking: int = 0
 
     async def answer(self, question: Q) -> A:
-        """The answer to this one. Raises what `ask` gave or raised instead."""
+        """The answer to this one. Raises what `ask` gave or raised instead, or what `weigh` raised of it."""
         future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
-        self._waiting.append((question, future))
+        self._waiting.append((question, future, self.weigh(question)))
         if self._asking < self.lanes:
             self._asking += 1
             self.spawner.spawn(self._ask_all(), self.name)
@@ -50,10 +50,10 @@ class Gathering(Generic[Q, A]):
 
     def _next(self) -> list[tuple[Q, asyncio.Future[A]]]:
         """The oldest that fit together; one that is too heavy goes alone."""
-        taken = [self._waiting.popleft()]
-        weight = self.weigh(taken[0][0])
-        while self._waiting and (weight := weight + self.weigh(self._waiting[0][0])) <= self.most:
-            taken.append(self._waiting.popleft())
+        question, future, weight = self._waiting.popleft()
+        taken = [(question, future)]
+        while self._waiting and (weight := weight + self._waiting[0][2]) <= self.most:
+            taken.append(self._waiting.popleft()[:2])
         return taken
 
     async def _ask_some(self, taken: Sequence[tuple[Q, asyncio.Future[A]]]) -> None:

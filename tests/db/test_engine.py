@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -12,10 +12,12 @@ import asyncpg
 import pytest
 
 from spectrum.control import engine
+from spectrum.control.engine import Engine
 from spectrum.core.breakers import THRESHOLD
 from spectrum.core.concealing import conceal_lines
 from spectrum.core.errors import Problem
 from spectrum.core.ids import OrganizationId
+from spectrum.core.jobs import told
 from spectrum.core.jobs.commands import (
     Answer,
     Claim,
@@ -29,9 +31,11 @@ from spectrum.core.jobs.commands import (
     Submitted,
 )
 from spectrum.core.jobs.model import Lease, Owner
-from spectrum.core.jobs.store import Asked, ClaimOf, Keyed, Lapsed
+from spectrum.core.jobs.store import Asked, Batch, ClaimOf, Keyed, Lapsed, Response
 from spectrum.core.jobs.table import JobState, Phase, StepState, WaitsFor
 from spectrum.db.store import PostgresStore
+from spectrum.operations import CATALOG
+from spectrum.ports import SystemClock, Tasks
 from tests.db.ground import Ground, ground, handback, report, run_to_the_end
 from tests.db.rows import insert_row, make_id, rows_of
 from tests.postgres import Database
@@ -144,6 +148,36 @@ async def test_what_a_hook_printed_can_be_stored_however_long_its_lines_are(here
     assert next(step.output for step in held.job.steps if step.id == running.id) == printed
 
 
+@pytest.mark.parametrize(
+    "output",
+    [
+        pytest.param({"said": "x" * 40_000}, id="a long text"),
+        pytest.param({"said": [0] * 5_400}, id="short in JSON, long in PostgreSQL"),
+        pytest.param({"said": [[]] * 10_900}, id="empty lists"),
+        pytest.param({"said": [1e300] * 4_000, "also": [-1.5e-300] * 4_000}, id="numbers that PostgreSQL writes out"),
+        pytest.param({"said": ["\U0001f600" * 100] * 40, "also": 10**4000}, id="letters of four bytes"),
+        pytest.param({str(number): {} for number in range(4_000)}, id="many members"),
+        pytest.param({"said": float("nan")}, id="no number"),
+        pytest.param({"health": "splendid", "services": 7, "facts": [], "conditions": [{}]}, id="other shapes"),
+    ],
+)
+async def test_whatever_an_outcome_says_its_job_goes_on(here: Ground, output: dict[str, Any]) -> None:
+    await here.engine.execute(here.create())
+    lease = await here.dispatch.start(here.caller, "boot-1")
+    held = await claim_one(here, lease)
+    held = await here.dispatch.report(report(here, held, lease, 1, intents=(Intent("stock", Phase.DO),)))
+    (running,) = [step for step in held.job.steps if step.outstanding]
+    outcome = Outcome(running.name, Phase.DO, running.token, Result.DONE, output=output)
+
+    held = await here.dispatch.report(report(here, held, lease, 2, outcomes=(outcome,)))
+
+    stored = await here.admin.fetchrow(
+        "SELECT state, pg_column_size(output) AS size FROM steps WHERE id = $1", running.id
+    )
+    assert stored["state"] == "done"
+    assert stored["size"] <= told.LIMIT
+
+
 async def test_a_stale_report_is_refused_and_kept_as_evidence(here: Ground) -> None:
     await here.engine.execute(here.create())
     lease = await here.dispatch.start(here.caller, "boot-1")
@@ -209,6 +243,35 @@ async def test_many_commands_at_once_share_transactions_and_each_is_applied_once
     assert transactions < 100
 
 
+async def test_while_a_crowd_is_written_the_next_is_decided_and_each_instance_keeps_its_order(
+    here: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_flight: list[set[str]] = []
+    two = asyncio.Event()
+
+    async def transact(batch: Batch) -> Sequence[Response]:
+        flight: set[str] = {asked.command.instance_id for asked in batch.asked}
+        assert not any(flight & other for other in in_flight)
+        in_flight.append(flight)
+        if len(in_flight) == 2:
+            two.set()
+        await two.wait()  # the first flush is not over before there is a second
+        try:
+            return await PostgresStore.transact(here.store, batch)
+        finally:
+            in_flight.remove(flight)
+
+    monkeypatch.setattr(here.store, "transact", transact)
+    creates = [here.create(f"i{n}") for n in range(100)]
+    deletes = [here.submit(create.instance_id, "delete") for create in creates]
+
+    answers = await asyncio.wait_for(here.engine.execute_all([*creates, *deletes]), 60)
+
+    assert [answer.job.operation for answer in answers if isinstance(answer, Submitted)] == (
+        ["create"] * 100 + ["delete"] * 100
+    )
+
+
 async def test_a_target_that_does_not_answer_is_left_alone_until_a_probe_and_its_time_does_not_count(
     here: Ground,
 ) -> None:
@@ -230,6 +293,29 @@ async def test_a_target_that_does_not_answer_is_left_alone_until_a_probe_and_its
 
     assert await here.admin.fetchval("SELECT state FROM breakers") == "closed"
     assert await here.admin.fetchval("SELECT down_total >= interval '1 hour' FROM targets")
+
+
+async def test_of_two_copies_that_take_the_probe_at_once_one_has_it(here: Ground) -> None:
+    lease = await here.dispatch.start(here.caller, "boot-1")
+    for name in ("one", "two"):
+        await here.engine.execute(here.create(name))
+    jobs = await here.dispatch.claim(here.caller, lease.id, lease.incarnation, 1, 2, holds_others=False)
+    await here.admin.execute(
+        "INSERT INTO breakers (target_id, call_kind, organization_id, state, opened_at, retry_at)"
+        " SELECT id, 'provider', organization_id, 'open', now(), now() FROM targets"
+    )
+    copies = [Engine(here.store, CATALOG, SystemClock(), tasks := Tasks()), here.engine]
+    reports = [report(here, held, lease, 1, intents=(Intent("stock", Phase.DO),)) for held in jobs]
+    async with here.admin.transaction():
+        await here.admin.execute("SELECT FROM breakers FOR UPDATE")
+        asked = [asyncio.ensure_future(copy.execute(each)) for copy, each in zip(copies, reports, strict=True)]
+        await until(lambda: here.admin.fetchval("SELECT count(*) = 2 FROM pg_locks WHERE NOT granted"))
+    answers = await asyncio.gather(*asked)
+    await tasks.close()
+
+    refused = [answer.refused for answer in answers if isinstance(answer, Holding)]
+    assert sorted(refused, key=len) == [{}, {"stock": "breaker: the target does not answer"}]
+    assert await here.admin.fetchval("SELECT count(*) FROM attempts") == 1
 
 
 async def test_the_brake_of_one_organization_does_not_stop_another_in_the_same_transaction(here: Ground) -> None:
@@ -402,7 +488,7 @@ async def test_an_instance_whose_row_is_damaged_keeps_no_other_from_its_rescue_a
 async def test_an_instance_that_another_holds_for_long_keeps_no_other_from_its_rescue_and_its_deadline(
     here: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "DEFERRALS_LIMIT", 3)
+    monkeypatch.setattr(engine, "HELD_SECONDS", 0.0)
     held, free, waiting = await overdue(here)
 
     async with here.admin.transaction():
@@ -412,10 +498,10 @@ async def test_an_instance_that_another_holds_for_long_keeps_no_other_from_its_r
     assert await states(here) == {held.job_id: "running", free.job_id: "ready", waiting.job_id: "failed"}
 
 
-async def test_a_command_whose_instance_is_held_elsewhere_keeps_those_that_it_came_with_back_for_some_flushes_only(
+async def test_a_command_whose_instance_is_held_elsewhere_keeps_those_that_it_came_with_back_for_a_moment_only(
     here: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "DEFERRALS_LIMIT", 10**9)
+    monkeypatch.setattr(engine, "HELD_SECONDS", 3600.0)
     held, free = here.create("held"), here.create("free")
     await here.engine.execute_all([held, free])
     stops = [here.submit(create.instance_id, "delete") for create in (held, free)]
@@ -432,7 +518,7 @@ async def test_a_command_whose_instance_is_held_elsewhere_keeps_those_that_it_ca
 async def test_a_sweep_that_takes_long_goes_on_saying_that_time_counts(
     here: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "DEFERRALS_LIMIT", 3)
+    monkeypatch.setattr(engine, "HELD_SECONDS", 0.0)
     held, _, _ = await overdue(here)
     here.sweeper.period = 0.001
     await behind_its_back(here.admin, "UPDATE jobs SET deadline = clock_timestamp()")

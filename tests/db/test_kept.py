@@ -11,7 +11,7 @@ import pytest
 from spectrum.core.ids import InstanceId, ReleaseId
 from spectrum.core.jobs.commands import Holding, Report
 from spectrum.core.jobs.model import Lease
-from spectrum.db import reading, store
+from spectrum.db import reading
 from spectrum.db.pools import scoped
 from spectrum.db.sql import query
 from tests.db.ground import Ground, ground, run_to_the_end
@@ -29,7 +29,7 @@ async def here(database: Database) -> AsyncIterator[Ground]:
 async def assert_kept_as_it_is(here: Ground, instance_id: InstanceId) -> None:
     async with scoped(here.store.engine, [here.organization]) as connection:
         stored = (await reading.aggregates(connection, [instance_id]))[instance_id]
-    kept = here.store.kept.known(instance_id, stored.instance.version)
+    kept = here.store.kept.known(here.store.kept.era, instance_id, stored.instance.version)
     assert kept is not None
     assert replace(kept, outlines={}) == stored
 
@@ -71,7 +71,7 @@ async def test_nothing_is_known_once_the_epoch_is_raised(here: Ground) -> None:
 
 
 async def test_outlines_do_not_grow_without_end(here: Ground) -> None:
-    here.store.outlines |= {(ReleaseId(f"rel_{n}"), "memory"): None for n in range(store.OUTLINES_LIMIT + 1)}
+    here.store.outlines.put((ReleaseId("rel_1"), "memory"), None, here.store.outlines.limit)
     await here.engine.execute(here.create())
     assert list(here.store.outlines) == [(here.release, "memory")]
 

@@ -146,5 +146,7 @@ def _closed(targets: Sequence[str], organization: str, now: datetime) -> tuple[A
         [1] * count,
         [None] * count,
         [None] * count,
+        [None] * count,
+        [1] * count,
         now,
     )

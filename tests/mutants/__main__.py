@@ -37,7 +37,7 @@ def main() -> int:
     )
     for name in survivors:
         print(f"survived: {name}", file=sys.stderr)
-    if arguments.remember and not arguments.only:
+    if arguments.remember:
         remember(found)
     if arguments.ledger:
         how = {

@@ -73,5 +73,8 @@ def remembered() -> Mapping[str, list[int]]:
 
 
 def remember(found: Iterable[Found]) -> None:
-    kept = {each.mutant: [each.seed] for each in found if each.ring == "sim" and each.promise}
+    """Write down which seeds found these; what is known of others that are still planted stays."""
+    planted = {mutant.name for mutant in MUTANTS}
+    known = {name: seeds for name, seeds in remembered().items() if name in planted}
+    kept = known | {each.mutant: [each.seed] for each in found if each.ring == "sim" and each.promise}
     SEEDS.write_text(json.dumps(kept, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")

@@ -27,6 +27,13 @@ _S, _T, _C = table.JobState, table.JobTrigger, table.Case
 # What it takes to see a bug, where the common mix of faults shows it too seldom.
 REFUSALS = {"provider.ensure invalid": 0.15}
 UNDOS_REFUSED = {"provider.ensure invalid": 0.2, "provider.remove invalid": 0.2}
+BLOCKED_UNDOS = {
+    "provider.ensure invalid": 0.3,
+    "provider.remove invalid": 0.5,
+    "provider.ensure slow": 0.5,
+    "provider.remove slow": 0.5,
+}
+"""Undos fail for good while others wait."""
 LONG_JOBS = {"provider.ensure slow": 0.5, "provider.remove slow": 0.5}
 LOSSES = {"nemesis crash": 0.2, "nemesis pause": 0.2}
 MANY_LOSSES = {"nemesis crash": 0.5, "nemesis pause": 0.5, "service never healthy": 0.2}
@@ -103,7 +110,7 @@ HEARD = (
     ),
     Mutant(
         "what is kept of an aggregate is believed whatever its version",
-        (Edit(Kept, "known", {"kept is None or kept.instance.version != version": "kept is None"}),),
+        (Edit(Kept, "known", {"kept.instance.version == version": "True"}),),
         _P("P1", "P2", "P3", "P4", "P5", "P9", "P13"),
     ),
     Mutant(
@@ -417,6 +424,17 @@ STEPS = (
 
 EFFECTS = (
     Mutant(
+        "fences and tokens do not bear the epoch",
+        (
+            Edit(
+                Turn,
+                "raise_counter",
+                {"max(self.instance.counter, self.around.epoch << EPOCH_SHIFT)": "self.instance.counter"},
+            ),
+        ),
+        _P("P4"),
+    ),
+    Mutant(
         "an effect is recorded after its call",
         (
             Edit(_Reading, "_open", {"    self._want(step, token)": "    assert token"}),
@@ -444,6 +462,12 @@ EFFECTS = (
 )
 
 QUEUE = (
+    Mutant(
+        "a waiter's turn comes on an instance on hold",
+        (Edit(ending, "_promote", {"turn.instance.hold is not Hold.NONE and not operation.on_hold": "False"}),),
+        _P("P5"),
+        rates=BLOCKED_UNDOS,
+    ),
     Mutant(
         "an instance has several active jobs",
         (Edit(ending, "promote_next", {"turn.instance.active_job_id is None and (waiting": "(waiting"}),),
@@ -520,6 +544,18 @@ TIME = (
         "a breaker never half-opens",
         (Edit(Breaker, "lets_through", {" or (self.retry_at is not None and self.retry_at <= now)": ""}),),
         _P("P1", "Livelock"),
+        rates={"nemesis outage": 0.5},
+    ),
+    Mutant(
+        "a breaker lets all holders probe",
+        (Edit(Breaker, "lets_begin", {"self.probe == job_id": "self.state is BreakerState.HALF_OPEN"}),),
+        _P("P14"),
+        rates={"nemesis outage": 0.5},
+    ),
+    Mutant(
+        "a probe is nobody's: whoever comes while it is due goes through",
+        (Edit(Breaker, "_probing", {"retry_at=now + PROBE_TIME": "retry_at=self.retry_at"}),),
+        _P("P14"),
         rates={"nemesis outage": 0.5},
     ),
     Mutant(

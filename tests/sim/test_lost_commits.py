@@ -113,6 +113,6 @@ def test_a_holder_that_has_not_kept_what_was_forgotten_lets_go_and_the_job_goes_
 
 
 def test_a_holder_whose_forgotten_intent_is_refused_this_time_lets_go_of_what_may_be_under_way() -> None:
-    ended = create(2, 5, breaks=True)
+    ended = create(1, 4, breaks=True)
 
     assert (ended.state, ended.gaps, ended.fences) == (JobState.SUCCEEDED, 1, 2)

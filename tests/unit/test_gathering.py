@@ -119,3 +119,16 @@ async def test_who_has_gone_keeps_nobody_from_an_answer(tasks: Tasks) -> None:
     for _ in range(2):
         asked.let.release()
     assert await there == 8
+
+
+async def test_what_can_not_be_weighed_is_nothing_to_the_others(tasks: Tasks) -> None:
+    def weigh(question: int) -> int:
+        if question == 4:
+            raise ValueError("4 has no weight")
+        return 1
+
+    asked = Asked(let=asyncio.Semaphore(9))
+    gathering = Gathering(asked.ask, tasks, "test", weigh=weigh)
+    async with asyncio.timeout(10):
+        answers = await asyncio.gather(*(gathering.answer(number) for number in (2, 4, 6)), return_exceptions=True)
+    assert [str(answer) for answer in answers] == ["4", "4 has no weight", "12"]

@@ -1,7 +1,8 @@
 """The engine: every command that changes a job goes through here, and is answered only after its commit.
 
-Group commit without waiting (DESIGN §2): commands that arrive while a flush is in flight share the next one. Claims have a lane of
-their own. What another copy holds is deferred to the next flush. A database error re-runs its batch one by one, so that one bad
+Group commit without waiting (DESIGN §2): commands that arrive while a flush is in flight share the next one. Where many wait, two
+flushes are in flight, of different instances: while one is written, the next is decided. Claims have a lane of their own. What
+another copy holds is deferred to the next flush. A database error re-runs its batch one by one, so that one bad
 command harms no other. A commit whose acknowledgement was lost is settled before anybody is answered.
 """
 
@@ -16,6 +17,7 @@ import structlog
 
 from spectrum.control.fold import Folding
 from spectrum.core.errors import Problem, SpectrumError
+from spectrum.core.ids import InstanceId
 from spectrum.core.jobs.commands import Answer, Command, Hint, Rejection, Repeated
 from spectrum.core.jobs.store import (
     Asked,
@@ -34,11 +36,13 @@ from spectrum.ports import Clock, Spawner
 
 _log = structlog.get_logger(__name__)
 
-BATCH_LIMIT = 256
+BATCH_LIMIT = 64  # commands of one flush: with all that wait in one, deciding and writing would take turns
+LANES = 2  # flushes at the same time
+CROWD = 16  # waiting commands that are worth a second transaction
 DEFERRAL_PAUSE = 0.005  # seconds, where a whole flush was deferred
 SETTLE_PAUSE = 0.2
-DEFERRALS_LIMIT = 400
-DEFERRALS_TOGETHER = 20  # of one among several: whoever asked for all of them waits for it
+HELD_SECONDS = 4.0  # for which a command waits for an instance that another copy holds
+HELD_SECONDS_TOGETHER = 0.25  # for one among several: whoever asked for all of them waits for it
 
 
 class Held(Problem):
@@ -49,7 +53,8 @@ class Held(Problem):
 class _Pending:
     asked: Asked
     future: asyncio.Future[Answer | Repeated]
-    deferrals: int  # that are left
+    patience: float  # seconds from its first deferral, after which it is not deferred again
+    until: float | None = None
 
 
 @dataclass
@@ -64,7 +69,8 @@ class Engine:
     spawner: Spawner
     committed: Callable[[Sequence[Written], Sequence[Hint]], None] = lambda written, hints: None
     _queue: deque[_Pending] = field(default_factory=deque)
-    _flushing: bool = False
+    _lanes: int = 0
+    _in_flight: set[InstanceId] = field(default_factory=set)  # whose commands wait, so that they keep their order
 
     async def execute(self, asked: Asked | Command) -> Answer | Repeated:
         """Apply one command; returns after its commit.
@@ -72,22 +78,22 @@ class Engine:
         Raises `Problem`: what the decision refused, or `unavailable` where the store can't be reached; `Held` where only this
         instance can't.
         """
-        return await self._enqueue(asked, DEFERRALS_LIMIT)
+        return await self._enqueue(asked, HELD_SECONDS)
 
     async def execute_all(self, asked: Sequence[Asked | Command]) -> list[Answer | Repeated | BaseException]:
         """Apply commands that came together; each is answered, or refused by its exception, for itself.
 
-        One whose instance another copy holds keeps the others' answers back for a few flushes, and is `Held` then.
+        One whose instance another copy holds keeps the others' answers back for a moment, and is `Held` then.
         """
-        deferrals = DEFERRALS_LIMIT if len(asked) == 1 else DEFERRALS_TOGETHER
-        return await asyncio.gather(*(self._enqueue(each, deferrals) for each in asked), return_exceptions=True)
+        seconds = HELD_SECONDS if len(asked) == 1 else HELD_SECONDS_TOGETHER
+        return await asyncio.gather(*(self._enqueue(each, seconds) for each in asked), return_exceptions=True)
 
-    def _enqueue(self, asked: Asked | Command, deferrals: int) -> asyncio.Future[Answer | Repeated]:
+    def _enqueue(self, asked: Asked | Command, seconds: float) -> asyncio.Future[Answer | Repeated]:
         future: asyncio.Future[Answer | Repeated] = asyncio.get_running_loop().create_future()
-        pending = _Pending(asked if isinstance(asked, Asked) else Asked(asked), future, deferrals)
+        pending = _Pending(asked if isinstance(asked, Asked) else Asked(asked), future, seconds)
         self._queue.append(pending)
-        if not self._flushing:
-            self._flushing = True
+        if self._lanes == 0 or (self._lanes < LANES and len(self._queue) >= CROWD):
+            self._lanes += 1
             self.spawner.spawn(self._flush_all(), "engine.flush")
         return pending.future
 
@@ -120,11 +126,25 @@ class Engine:
 
     async def _flush_all(self) -> None:
         try:
-            while self._queue:
-                taken = [self._queue.popleft() for _ in range(min(BATCH_LIMIT, len(self._queue)))]
-                await self._flush(taken)
+            while taken := self._take():
+                instances = {pending.asked.command.instance_id for pending in taken}
+                self._in_flight |= instances
+                try:
+                    await self._flush(taken)
+                finally:
+                    self._in_flight -= instances
         finally:
-            self._flushing = False
+            self._lanes -= 1
+
+    def _take(self) -> list[_Pending]:
+        """The oldest commands of instances that are not in flight. What is left is for the lane that holds them."""
+        taken: list[_Pending] = []
+        left: list[_Pending] = []
+        while self._queue and len(taken) < BATCH_LIMIT:
+            pending = self._queue.popleft()
+            (left if pending.asked.command.instance_id in self._in_flight else taken).append(pending)
+        self._queue.extendleft(reversed(left))
+        return taken
 
     async def _flush(self, taken: list[_Pending]) -> None:
         asked = tuple(pending.asked for pending in taken)
@@ -184,9 +204,11 @@ class Engine:
         await self._again(deferred, nothing_moved=len(deferred) == len(taken))
 
     async def _again(self, deferred: list[_Pending], *, nothing_moved: bool) -> None:
+        now = self.clock.monotonic()
         for pending in reversed(deferred):
-            pending.deferrals -= 1
-            if pending.deferrals < 0:
+            if pending.until is None:
+                pending.until = now + pending.patience
+            if pending.until <= now:
                 _fail([pending], Held("unavailable", "Another copy has held this instance for long. Try again."))
             else:
                 self._queue.appendleft(pending)

@@ -12,7 +12,6 @@ from spectrum.core.ids import InstanceId, TargetId
 from spectrum.core.jobs.commands import (
     Answer,
     Claim,
-    Command,
     Consequences,
     Done,
     Hint,
@@ -129,21 +128,14 @@ class _Folding:
             self.evidence.append(decision)
             return decision
         self._keep(command.instance_id, aggregate, decision)
-        self._count(command, aggregate.instance.target_id, around, decision)
+        if (breaker := decision.consequences.breaker) is not None:
+            self.breakers[aggregate.instance.target_id] = breaker
         return decision.answer
 
     def _around(self, instance_id: InstanceId, target_id: TargetId) -> Surroundings:
         around = self.loaded.around[instance_id]
         breaker = self.breakers.get(target_id)
         return around if breaker is None else replace(around, breaker=breaker)
-
-    def _count(self, command: Command, target_id: TargetId, around: Surroundings, decision: Decision) -> None:
-        """What the decision says of the target's willingness to answer; a claim on an ailing target is its probe."""
-        breaker = around.breaker.probing(around.now) if isinstance(command, Claim) else around.breaker
-        for answered in decision.consequences.dependency:
-            breaker = breaker.after(answered, around.now)
-        if breaker != around.breaker:
-            self.breakers[target_id] = breaker
 
     def _keep(self, instance_id: InstanceId, before: Aggregate, decision: Decision) -> None:
         unchanged = decision.aggregate == before and decision.consequences == Consequences()

@@ -9,6 +9,7 @@ A `Problem` is an answer; a `Fault` decides what happens next to a step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -16,6 +17,7 @@ from typing import Any
 
 MAX_EVIDENCE_LINES = 50
 MAX_MESSAGE = 2_000
+MAX_CODE = 100
 
 
 class SpectrumError(Exception):
@@ -60,11 +62,15 @@ class Failure:
 
     def trimmed(self) -> Failure:
         """The same failure, small enough to travel and to store."""
+        wait = self.retry_after
         return replace(
             self,
+            code=self.code[:MAX_CODE],
             message=self.message[:MAX_MESSAGE],
             detail=self.detail[:MAX_MESSAGE],
             evidence=tuple(line[:500] for line in self.evidence[-MAX_EVIDENCE_LINES:]),
+            next=self.next[:MAX_MESSAGE],
+            retry_after=wait if wait is not None and math.isfinite(wait) else None,
         )
 
     def as_json(self) -> dict[str, Any]:

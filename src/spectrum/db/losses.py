@@ -21,7 +21,13 @@ AWAY = (
     asyncpg.ReadOnlySQLTransactionError,  # a standby, in the middle of a failover
     asyncpg.InternalClientError,  # the goodbye of a server that was stopped, met on an idle connection
 )
-BUSY = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
+
+
+class Overtaken(Exception):
+    """What the transaction rests on was changed by another since it was read, and is not locked by instance."""
+
+
+BUSY = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError, Overtaken)
 """What says that the whole transaction may simply be run again."""
 
 # The driver says both by the same class as a mistake of ours.

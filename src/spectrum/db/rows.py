@@ -220,7 +220,8 @@ def _breaker_of(row: Row) -> Breaker:
     if row["breaker_state"] is None:
         return Breaker()
     state = BreakerState(row["breaker_state"])
-    return Breaker(state, row["failures"], row["openings"], row["opened_at"], row["retry_at"])
+    known = (row["failures"], row["openings"], row["opened_at"], row["retry_at"], row["probe_holder"])
+    return Breaker(state, *known, version=row["breaker_version"])
 
 
 # ---- writing: columns in the order in which the named query takes them. A list goes as text: arrays of arrays are flattened.

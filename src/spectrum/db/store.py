@@ -30,6 +30,7 @@ from spectrum.core.jobs.store import (
     Uncertain,
 )
 from spectrum.core.product.outline import Outline
+from spectrum.core.weighed import Weighed, weight_of
 from spectrum.db import reading, rows, writing
 from spectrum.db.leases import LeaseLane
 from spectrum.db.losses import BUSY, answerable, broke_off, is_loss
@@ -51,8 +52,12 @@ _PURGEABLE = query("instances_purgeable")
 
 ACQUIRE_SECONDS = 5.0
 IN_PROGRESS_PAUSE = 0.05
-OUTLINES_LIMIT = 1024  # a vendor that publishes with every commit has more than a copy can keep
+OUTLINES_LIMIT = (
+    32 * 1024 * 1024
+)  # bytes, about: a vendor that publishes with every commit has more than a copy can keep
 _SINCE = " since "
+
+Outlines = Weighed[tuple[ReleaseId, str], Outline | None]
 
 
 @dataclass
@@ -61,7 +66,7 @@ class PostgresStore(LeaseLane):
 
     kept: Kept = field(default_factory=Kept, kw_only=True)
     # By release and kind of target; a release never changes.
-    outlines: dict[tuple[ReleaseId, str], Outline | None] = field(default_factory=dict, kw_only=True)
+    outlines: Outlines = field(default_factory=lambda: Weighed(OUTLINES_LIMIT), kw_only=True)
 
     async def transact(self, batch: Batch) -> Sequence[Response]:
         while True:
@@ -84,7 +89,7 @@ class PostgresStore(LeaseLane):
             await transaction.start()
             name = await self._begin(connection, batch)
             era = self.kept.era
-            loaded = await _Loading(connection, batch, self.kept, self.outlines).load()
+            loaded = await _Loading(connection, batch, self.kept, era, self.outlines).load()
             folded = batch.fold(loaded)
             await writing.write(connection, batch, loaded, folded)
         except BaseException as error:
@@ -168,7 +173,8 @@ class _Loading:
     connection: Connection
     batch: Batch
     kept: Kept
-    outlines: dict[tuple[ReleaseId, str], Outline | None]
+    era: str  # of the database that the transaction is in
+    outlines: Outlines
 
     async def load(self) -> Loaded:
         busy_keys = await self._lock_keys()
@@ -267,7 +273,7 @@ class _Loading:
 
     async def _aggregates(self, locked: Mapping[InstanceId, int]) -> dict[InstanceId, Aggregate]:
         """What is kept of them as it is now, and the rest as it is read; with the ended jobs that the batch names."""
-        kept = {i: a for i, version in locked.items() if (a := self.kept.known(i, version)) is not None}
+        kept = {i: a for i, version in locked.items() if (a := self.kept.known(self.era, i, version)) is not None}
         read = await reading.aggregates(self.connection, [i for i in locked if i not in kept])
         found = {i: kept.get(i) or read[i] for i in locked}
         missing = [
@@ -290,9 +296,7 @@ class _Loading:
         known = {key: self.outlines[key] for key in wanted.items() if key in self.outlines}
         if missing := dict(wanted.items() - known.keys()):
             read = await reading.outlines(self.connection, missing)
-            if len(self.outlines) > OUTLINES_LIMIT:
-                self.outlines.clear()
-            fresh = {key: read.get(key[0]) for key in missing.items()}
-            self.outlines |= fresh
-            known |= fresh
+            for key in missing.items():
+                known[key] = outline = read.get(key[0])
+                self.outlines.put(key, outline, weight_of(outline and outline.as_json()))
         return {release: outline for (release, _), outline in known.items() if outline is not None}

@@ -18,6 +18,7 @@ from spectrum.core.jobs.model import Attempt, Effect, Instance, Job, Step
 from spectrum.core.jobs.store import Batch, Folded, Keyed, Loaded, Written
 from spectrum.core.jobs.table import Lifecycle
 from spectrum.db import rows
+from spectrum.db.losses import Overtaken
 from spectrum.db.pools import SET_SCOPE, Connection
 from spectrum.db.rows import arrays
 from spectrum.db.sql import query, together
@@ -294,23 +295,28 @@ def _audit_columns(now: datetime) -> tuple[rows.Column[_AuditRow], ...]:
 
 
 async def _breakers(connection: Connection, loaded: Loaded, folded: Folded) -> None:
-    """A shared target's breaker is the platform's: the scope is widened by whose the targets are."""
-    owners = {
-        w.after.instance.target_id: loaded.around[w.after.instance.id].target_organization
-        for w in folded.written.values()
-    }
-    organizations = {w.after.instance.organization_id for w in folded.written.values()} | set(owners.values())
+    """A shared target's breaker is the platform's: the scope is widened by whose the targets are.
+
+    Raises `Overtaken` where another transaction has changed one since it was read: what was decided by it may not hold.
+    """
+    places = [w.after.instance for w in folded.written.values()]
+    around = {instance.target_id: loaded.around[instance.id] for instance in places}
+    organizations = {i.organization_id for i in places} | {each.target_organization for each in around.values()}
     await connection.execute(SET_SCOPE, sorted(organizations))
     columns: tuple[rows.Column[tuple[TargetId, Breaker]], ...] = (
         lambda r: r[0],
-        lambda r: owners[r[0]],
+        lambda r: around[r[0]].target_organization,
         lambda r: r[1].state,
         lambda r: r[1].failures,
         lambda r: r[1].openings,
         lambda r: r[1].opened_at,
         lambda r: r[1].retry_at,
+        lambda r: r[1].probe,
+        lambda r: around[r[0]].breaker.version,
     )
-    await connection.execute(_BREAKERS_KEEP, *arrays(list(folded.breakers.items()), columns), loaded.now)
+    changed = list(folded.breakers.items())
+    if await connection.fetchval(_BREAKERS_KEEP, *arrays(changed, columns), loaded.now) < len(changed):
+        raise Overtaken
 
 
 def _evidence(batch: Batch, folded: Folded) -> Iterator[_AuditRow]:

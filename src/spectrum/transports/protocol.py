@@ -8,13 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
+
+from pydantic import Field
 
 from spectrum.core.errors import SpectrumError
 from spectrum.core.events.envelope import Event
 from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, RequestId
 from spectrum.core.jobs.commands import Holding, Intent, Outcome, Verdict
 from spectrum.core.jobs.table import WaitsFor
+
+NEWS_LIMIT = 256  # of outcomes, of intents, and of slots to reopen in one report: what is more goes with the next
 
 
 class LinkDown(SpectrumError):
@@ -50,10 +54,10 @@ class News:
     job_id: JobId
     fence: int
     number: int
-    outcomes: tuple[Outcome, ...] = ()
-    intents: tuple[Intent, ...] = ()
+    outcomes: Annotated[tuple[Outcome, ...], Field(max_length=NEWS_LIMIT)] = ()
+    intents: Annotated[tuple[Intent, ...], Field(max_length=NEWS_LIMIT)] = ()
     verdict: Verdict = Verdict.NONE
-    reopen: tuple[str, ...] = ()
+    reopen: Annotated[tuple[str, ...], Field(max_length=NEWS_LIMIT)] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pydantic import FailFast, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import SchemaValidator
 
 from spectrum.core.errors import Problem, Where
 from spectrum.core.jobs.commands import Holding
@@ -27,6 +28,8 @@ from spectrum.transports.protocol import (
 
 PREFIX = "/worker/v1"
 REPORTS_LIMIT = 256  # in one call: its answers are many times longer than the shortest of them
+PLACES_LIMIT = 20
+SIGHTINGS_LIMIT = 1024
 _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
@@ -63,7 +66,7 @@ class Poll:
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    sightings: tuple[Sighting, ...]
+    sightings: Annotated[tuple[Sighting, ...], Field(max_length=SIGHTINGS_LIMIT)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +90,14 @@ class Heartbeat:
 class Reports:
     """News of several jobs that travel together; each is applied, answered and repeated for itself."""
 
-    reports: Annotated[tuple[News, ...], FailFast(), Field(max_length=REPORTS_LIMIT)]
+    reports: Annotated[tuple[News, ...], Field(max_length=REPORTS_LIMIT)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Pieces:
     """`Reports` of which one is wrong in itself."""
 
-    reports: Annotated[tuple[Any, ...], FailFast(), Field(max_length=REPORTS_LIMIT)]
+    reports: Annotated[tuple[Any, ...], Field(max_length=REPORTS_LIMIT)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +179,30 @@ _SHAPES = (
     Secrets,
     Empty,
 )
-_ADAPTERS: dict[Any, TypeAdapter[Any]] = {shape: TypeAdapter(shape) for shape in _SHAPES}
-_HOLDINGS = TypeAdapter(Sequence[Holding])
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {shape: TypeAdapter(shape) for shape in (*_SHAPES, Sequence[Holding])}
+_LISTS = frozenset({"list", "tuple"})
+
+
+def _failing_fast(schema: Any) -> Any:
+    """The schema with lists that are given up at their first wrong item: to tell of a million of them takes half a minute."""
+    if isinstance(schema, list):
+        return [_failing_fast(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    fast = {name: _failing_fast(each) for name, each in schema.items()}
+    return {**fast, "fail_fast": True} if schema.get("type") in _LISTS else fast
+
+
+_READERS = {shape: SchemaValidator(_failing_fast(adapter.core_schema)) for shape, adapter in _ADAPTERS.items()}
 
 
 def encode(value: Any) -> bytes:
-    """The JSON of one of the protocol's shapes, or of a sequence of holdings."""
-    adapter = _HOLDINGS if isinstance(value, list | tuple) else _ADAPTERS[type(value)]
-    encoded: bytes = adapter.dump_json(value)
+    """The JSON of one of the protocol's shapes, or of a sequence of holdings.
+
+    What is as its shape's default is left out: it is the larger part of a holding. So a default is part of the protocol.
+    """
+    adapter = _ADAPTERS[Sequence[Holding] if isinstance(value, list | tuple) else type(value)]
+    encoded: bytes = adapter.dump_json(value, exclude_defaults=True)
     return encoded
 
 
@@ -215,14 +234,17 @@ def _news(piece: Any) -> News | Problem:
 
 def decode(shape: Any, body: bytes) -> Any:
     """One of the protocol's shapes. Raises `Problem(malformed)` that says where the body is wrong."""
-    adapter = _HOLDINGS if shape == Sequence[Holding] else _ADAPTERS[shape]
     try:
-        return adapter.validate_json(_without_nul(body))
+        return _READERS[shape].validate_json(_without_nul(body))
     except ValidationError as error:
-        places = tuple(
-            Where(each["msg"], "/" + "/".join(map(str, each["loc"]))) for each in error.errors(include_url=False)[:10]
-        )
-        raise Problem("malformed", f"The body is not a {getattr(shape, '__name__', 'list')}.", places) from None
+        raise Problem("malformed", f"The body is not a {getattr(shape, '__name__', 'list')}.", _places(error)) from None
+
+
+def _places(error: ValidationError) -> tuple[Where, ...]:
+    """Where a body is wrong; nothing where it is wrong in more places than anybody reads."""
+    if error.error_count() > PLACES_LIMIT:
+        return ()
+    return tuple(Where(each["msg"], "/" + "/".join(map(str, each["loc"]))) for each in error.errors(include_url=False))
 
 
 def _without_nul(body: bytes) -> bytes:

@@ -27,7 +27,7 @@ from spectrum.core.retry import backoff
 from spectrum.operations.context import Action, GivenUp
 from spectrum.ports import Clock, Spawner
 from spectrum.providers.protocol import Call, Provider, Strength
-from spectrum.transports.protocol import Handback, Incarnation, Link, LinkDown, News
+from spectrum.transports.protocol import NEWS_LIMIT, Handback, Incarnation, Link, LinkDown, News
 from spectrum.worker.context import Renderer, StepContext
 from spectrum.worker.spool import Spool
 
@@ -163,8 +163,8 @@ class JobRun:
 
     async def _round(self) -> None:
         self._wake.clear()
-        outcomes, self._outcomes = tuple(self._outcomes), []
-        intents = self._next_intents(outcomes)
+        outcomes, self._outcomes = tuple(self._outcomes[:NEWS_LIMIT]), self._outcomes[NEWS_LIMIT:]
+        intents = self._next_intents(outcomes)[:NEWS_LIMIT]
         verdict = self._next_verdict(outcomes)
         if outcomes or intents or verdict is not Verdict.NONE:
             await self._report(outcomes, intents, verdict)
@@ -219,11 +219,15 @@ class JobRun:
         return not paused and (step.retry_at is None or step.retry_at <= self._server_now())
 
     def _next_due(self) -> float:
-        """Seconds until a step may be tried again; long where nothing waits for time."""
+        """Seconds until a step may be tried again; long where nothing waits for time.
+
+        A step that is due and was not begun waits for something else, and is looked at again after a while.
+        """
         now, mono = self._server_now(), self.clock.monotonic()
         retries = [(step.retry_at - now).total_seconds() for step in self.job.steps if step.retry_at is not None]
         pauses = [until - mono for until in self._pauses.values() if until > mono]
-        return max(0.0, min([*retries, *pauses])) if retries or pauses else 3600.0 if self._attempts else 1.0
+        due = [seconds if seconds > 0 else REFUSED_PAUSE for seconds in (*retries, *pauses)]
+        return min(due) if due else 3600.0 if self._attempts else 1.0
 
     def _server_now(self) -> datetime:
         return self.holding.at + timedelta(seconds=self.clock.monotonic() - self._taken_at)
@@ -407,7 +411,7 @@ class JobRun:
             if not wrong and self.provider.strength is Strength.BEST_EFFORT:
                 await self.clock.sleep(self.provider.settle)
                 wrong = await self._not_as_before()
-            self._verdict, self._reopen = (Verdict.REOPENED, wrong) if wrong else (Verdict.UNWOUND, ())
+            self._verdict, self._reopen = (Verdict.REOPENED, wrong[:NEWS_LIMIT]) if wrong else (Verdict.UNWOUND, ())
         except StaleFence:
             self.lose()
         except (Fault, TimeoutError) as error:

@@ -200,5 +200,5 @@ class AnyHistory(RuleBasedStateMachine):
         assert self.bench.instance.hold is Hold.NONE or quarantines
 
 
-AnyHistory.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+AnyHistory.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 test_any_history_keeps_the_promises = AnyHistory.TestCase

@@ -211,6 +211,49 @@ def test_a_job_on_a_target_that_does_not_answer_is_given_to_nobody_but_the_probe
     assert bench.active.owned
 
 
+def test_one_attempt_goes_through_an_open_breaker_when_the_probe_is_due() -> None:
+    bench = claimed()
+    bench.around = replace(bench.around, breaker=silent(bench))
+    bench.wait(FIRST_WAIT.total_seconds())
+
+    assert bench.report(intents=("disk",)).refused == {}
+    assert not breaker_after(bench).lets_through(bench.around.now)
+    another = claimed()
+    another.around = replace(bench.around, breaker=breaker_after(bench))
+    assert another.report(intents=("disk",)).refused == {"disk": "breaker: the target does not answer"}
+
+
+def test_the_job_that_was_claimed_as_the_probe_may_begin_one_attempt_and_more_once_that_was_answered() -> None:
+    bench = creating()
+    bench.around = replace(bench.around, breaker=silent(bench))
+    bench.wait(FIRST_WAIT.total_seconds())
+    bench.claim()
+    bench.around = replace(bench.around, breaker=breaker_after(bench))
+
+    assert bench.report(intents=("disk",)).refused == {}
+    bench.around = replace(bench.around, breaker=breaker_after(bench))
+
+    assert bench.report(bench.did("disk"), intents=("web",)).refused == {}
+    assert breaker_after(bench) == Breaker()
+
+
+def test_the_way_back_is_left_alone_too_while_the_target_does_not_answer() -> None:
+    bench = claimed()
+    bench.report(intents=("disk",))
+    bench.report(bench.did("disk", Result.ERROR, NEVER))
+    bench.around = replace(bench.around, breaker=silent(bench))
+
+    assert bench.report(intents=("disk",)).refused == {"disk": "breaker: the target does not answer"}
+    bench.wait(FIRST_WAIT.total_seconds())
+    assert bench.report(intents=("disk",)).refused == {}
+
+
+def breaker_after(bench: Bench) -> Breaker:
+    """The target's breaker as the last command left it."""
+    assert bench.consequences.breaker is not None
+    return bench.consequences.breaker
+
+
 def silent(bench: Bench) -> Breaker:
     """The breaker of a target that has just failed too often."""
     breaker = Breaker()

@@ -153,7 +153,7 @@ def test_nothing_in_place_of_anything_is_accepted_or_refused(value: object) -> N
         read(json.dumps(replaced(FULL, path, value), ensure_ascii=False))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.data())
 def test_anything_in_place_of_something_is_accepted_or_refused(data: st.DataObject) -> None:
     whole = data.draw(st.one_of(st.just(FULL), products()))
@@ -161,7 +161,7 @@ def test_anything_in_place_of_something_is_accepted_or_refused(data: st.DataObje
     read(json.dumps(replaced(whole, path, data.draw(values)), ensure_ascii=False))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(st.sampled_from("abx: -[]{}&*!|>'\"#%@`\n\t,?0~<"), max_size=60))
 @example("a: b: c")
 @example("? ")

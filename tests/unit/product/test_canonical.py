@@ -27,9 +27,7 @@ SCALARS = """services:
     image: x
     environment: {A: true, B: 1.0, C: 0x10, D: 1e3, E: yes, F: 010, G: 1.50, H: '1.50'}
 """
-slow = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+slow = settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 def service(text: str, **contents: str) -> Json:

@@ -21,9 +21,7 @@ from tests.unit.product import composego
 from tests.unit.product.strategies import products
 from tests.unit.product.support import EXAMPLES, INSTANCE, example, product, reading, release, rendered, values
 
-slow = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+slow = settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 KINTO = example(EXAMPLES[0])
 
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from spectrum.core.breakers import Breaker
 from spectrum.core.errors import Failure, Problem
 from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId
 from spectrum.core.jobs.model import Attempt, Instance, Job, Owner, Spec
@@ -269,4 +270,4 @@ class Consequences:
     opened: tuple[Attempt, ...] = ()
     closed: tuple[Closing, ...] = ()
     secrets: tuple[Secret, ...] = ()
-    dependency: tuple[bool, ...] = ()  # calls to the target that succeeded or failed as a dependency, in order
+    breaker: Breaker | None = None  # the target's, where it is another one now

@@ -44,6 +44,7 @@ def claim(turn: Turn, command: Claim) -> Holding:
         waiting=None,
         started_at=job.started_at or turn.now,
     )
+    turn.breaker = turn.breaker.claimed(job.id, turn.now)
     _forget_attempts(turn, job)
     if state is JobState.UNWINDING:
         job = turn_back(turn, turn.jobs[job.id])
@@ -86,7 +87,7 @@ def release(turn: Turn, command: Release) -> Done:
     check_pool(job, command)
     check_fence(job, command)
     if command.why is WaitsFor.BREAKER:
-        turn.dependency.append(False)
+        turn.answered(False)
     until = min(command.until, turn.now + LONGEST_PAUSE) if command.until is not None else None
     job = move(turn, turn.put(job, not_before=until), JobTrigger.RELEASE)
     if not job.state.terminal and until is not None:

@@ -8,9 +8,9 @@ from typing import assert_never
 
 from spectrum.core import instances
 from spectrum.core import plan as plans
-from spectrum.core.breakers import BreakerState
 from spectrum.core.errors import ErrorClass, Failure, Problem
 from spectrum.core.evolve import evolve
+from spectrum.core.jobs import told
 from spectrum.core.jobs.commands import Closing, Holding, Intent, Outcome, Report, Result, Verdict
 from spectrum.core.jobs.ending import move, new_key, residue_of, unwind_step
 from spectrum.core.jobs.holding import change_health, check_fence, check_pool
@@ -19,7 +19,6 @@ from spectrum.core.jobs.table import (
     SATISFIED,
     UNWOUND,
     Cause,
-    Health,
     JobState,
     JobTrigger,
     Phase,
@@ -74,7 +73,7 @@ class _Reading:
 
     def apply(self) -> Holding:
         for outcome in self.command.outcomes:
-            self._outcome(outcome)
+            self._outcome(told.fit(outcome))
         self._conclude()
         self._verdict()
         for intent in self.command.intents:
@@ -101,9 +100,9 @@ class _Reading:
 
     def _count_for_breaker(self, outcome: Outcome) -> None:
         if outcome.result is Result.DONE:
-            self.turn.dependency.append(True)
+            self.turn.answered(True)
         elif outcome.failure is not None and outcome.failure.kind is ErrorClass.DEPENDENCY:
-            self.turn.dependency.append(False)
+            self.turn.answered(False)
 
     def _came_too_late(self, outcome: Outcome, step: Step) -> None:
         """The outcome of a do in an unwinding job: whatever it was, the step is on its way back."""
@@ -191,8 +190,7 @@ class _Reading:
         if not step.outstanding:
             return
         word = "unknown" if outcome.result is Result.TIMEOUT else outcome.result.value
-        failure = outcome.failure.trimmed() if outcome.failure else None
-        self.turn.closed.append(Closing(step.id, step.attempt, word, self.turn.now, failure))
+        self.turn.closed.append(Closing(step.id, step.attempt, word, self.turn.now, outcome.failure))
 
     def _done(self, step: Step, outcome: Outcome) -> None:
         turn, job_id = self.turn, self.job.id
@@ -202,7 +200,7 @@ class _Reading:
         self._prove(step)
         match step.phase:
             case Phase.DO:
-                turn.put_step(job_id, step, state=state, retry_at=None, failure=None, output=dict(outcome.output))
+                turn.put_step(job_id, step, state=state, retry_at=None, failure=None, output=told.small(outcome.output))
                 self._keep_facts(outcome)
             case Phase.UNDO:
                 turn.put_step(job_id, step, state=state, retry_at=None, failure=None)
@@ -216,18 +214,14 @@ class _Reading:
 
     def _keep_facts(self, outcome: Outcome) -> None:
         """What only the target can know of the instance comes back with the step that made it."""
-        if facts := outcome.output.get("facts"):
-            self.turn.change_instance(facts=facts)
-        if outputs := outcome.output.get("outputs"):
-            self.turn.change_instance(outputs=outputs)
-        if services := outcome.output.get("services"):
-            self.turn.change_instance(services=tuple(services))
-        if conditions := outcome.output.get("conditions"):
+        if record := told.record_in(outcome.output):
+            self.turn.change_instance(**record)
+        if conditions := told.conditions_in(outcome.output):
             known = self.turn.instance.conditions
             self.turn.change_instance(conditions=instances.since_when(known, conditions, self.turn.now))
-        if health := outcome.output.get("health"):
+        if health := told.health_in(outcome.output):
             self.turn.change_instance(observed_at=self.turn.now)
-            change_health(self.turn, instances.settled(self.turn.instance, Health(health), self.turn.now))
+            change_health(self.turn, instances.settled(self.turn.instance, health, self.turn.now))
 
     def _prove(self, step: Step) -> None:
         """The slot was brought to what it is wanted to be: what is wanted absent there is gone.
@@ -243,7 +237,6 @@ class _Reading:
                 del self.turn.effects[place]
 
     def _error(self, step: Step, failure: Failure) -> None:
-        failure = failure.trimmed()
         if not failure.kind.retryable:
             self._failed(step, failure)
             return
@@ -271,7 +264,7 @@ class _Reading:
 
     def _failed(self, step: Step, failure: Failure) -> None:
         state = next_step_state(step, StepTrigger.FATAL) or StepState.FAILED
-        self.turn.put_step(self.job.id, step, state=state, failure=failure.trimmed(), retry_at=None)
+        self.turn.put_step(self.job.id, step, state=state, failure=failure, retry_at=None)
         self._say_failed(step, failure)
 
     def _say_failed(self, step: Step, failure: Failure) -> None:
@@ -358,12 +351,16 @@ class _Reading:
             return "an attempt of it is outstanding"
         match job.state:
             case JobState.RUNNING:
-                return self._do_not_now(intent, step)
+                why = self._do_not_now(intent, step)
             case JobState.UNWINDING if intent.phase is Phase.UNDO:
                 undoable = any(s.name == step.name for s in plans.unwindable(job.steps))
-                return "" if undoable else "what was built on it is not undone yet"
+                why = "" if undoable else "what was built on it is not undone yet"
             case _:
-                return f"the job is {job.state}"
+                why = f"the job is {job.state}"
+        # Where every job of the target is in somebody's hands, no claim brings the probe: an intent that comes in its time is it.
+        if not why and not self.turn.breaker.lets_begin(job.id, self.turn.now):
+            return "breaker: the target does not answer"
+        return why
 
     def _do_not_now(self, intent: Intent, step: Step) -> str:
         turn = self.turn
@@ -376,14 +373,11 @@ class _Reading:
             return "its last attempt is unknown and was not seen absent"
         if step.destructive and turn.around.braked:
             return f"brake: {turn.around.braked}"
-        breaker = turn.around.breaker
-        # Where every job of the target is in somebody's hands, no claim brings the probe: an intent that comes in its time does.
-        if breaker.state is BreakerState.OPEN and not breaker.lets_through(turn.now) and step.slot:
-            return "breaker: the target does not answer"
         return ""
 
     def _open(self, intent: Intent, step: Step) -> None:
         turn, job = self.turn, self.job
+        turn.breaker = turn.breaker.begun(turn.now)
         token = turn.raise_counter()
         seconds = step.attempt_seconds
         deadline = step.deadline or turn.due(job, step.step_seconds)

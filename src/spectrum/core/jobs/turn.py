@@ -69,7 +69,7 @@ class Turn:
         self.opened: list[Attempt] = []
         self.closed: list[Closing] = []
         self.secrets: tuple[Secret, ...] = ()
-        self.dependency: list[bool] = []
+        self.breaker = around.breaker
 
     @property
     def now(self) -> datetime:
@@ -128,6 +128,12 @@ class Turn:
     def passed(self, job: Job, stored: datetime | None) -> bool:
         return stored is not None and self.effective(job, stored) <= self.now
 
+    # ---- the target
+
+    def answered(self, yes: bool) -> None:
+        """A call to the target succeeded, or failed because it did not answer."""
+        self.breaker = self.breaker.after(yes, self.now)
+
     # ---- what follows
 
     def holding(self, job: Job, refused: Mapping[str, str] | None = None, *, gone: bool = False) -> Holding:
@@ -179,7 +185,7 @@ class Turn:
             tuple(self.opened),
             tuple(self.closed),
             self.secrets,
-            tuple(self.dependency),
+            self.breaker if self.breaker != self.around.breaker else None,
         )
 
 

@@ -77,7 +77,7 @@ SELECT id, outline FROM releases WHERE id = ANY ($1);
 -- A gap that no tick has counted yet is lost already.
 SELECT t.id AS target_id, w.organization_id, t.organization_id AS target_organization, t.url, clock.now, c.epoch, b.id AS brake,
        c.lost_total + CASE WHEN clock.now - c.alive_at > make_interval(secs => $3) THEN clock.now - c.alive_at ELSE '0' END + t.down_total + coalesce(clock.now - least(t.down_since, r.opened_at), '0') AS lost,
-       r.state AS breaker_state, r.failures, r.openings, r.opened_at, r.retry_at
+       r.state AS breaker_state, r.failures, r.openings, r.opened_at, r.retry_at, r.probe_holder, r.version AS breaker_version
 FROM (SELECT greatest(clock_timestamp(), alive_at) AS now FROM cell) AS clock
 CROSS JOIN cell c
 CROSS JOIN unnest($1::text[], $2::text[]) AS w (target_id, organization_id)
@@ -90,28 +90,33 @@ LEFT JOIN LATERAL (
     ORDER BY id LIMIT 1) AS b ON true;
 
 -- name: breakers_keep
--- What is known now of the targets' willingness to answer. Time in which a breaker was open does not count for deadlines: it is added
--- by the one who closes it, who sees that under the row's lock. All breakers are locked in order before the first is written, and
--- all are written before the targets are locked in order: that is what the two counts are for.
+-- What is known now of the targets' willingness to answer, where nobody has changed it since it was read: only so is a probe the only
+-- one. Answers how many were kept. Time in which a breaker was open does not count for deadlines: it is added by the one who closes
+-- it. All breakers are locked in order before the first is written, and all are written before the targets are locked in order: that
+-- is what the two counts are for.
 WITH changed AS (
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::integer[], $6::timestamptz[], $7::timestamptz[])
-        AS n (target_id, organization_id, state, failures, openings, opened_at, retry_at)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::integer[], $6::timestamptz[], $7::timestamptz[], $8::text[], $9::bigint[])
+        AS n (target_id, organization_id, state, failures, openings, opened_at, retry_at, probe, version)
 ), known AS MATERIALIZED (
     SELECT target_id, opened_at FROM breakers WHERE call_kind = 'provider' AND target_id = ANY ($1) ORDER BY target_id FOR NO KEY UPDATE
 ), kept AS (
-    INSERT INTO breakers (target_id, call_kind, organization_id, state, failures, openings, opened_at, retry_at)
-    SELECT target_id, 'provider', organization_id, state, failures, openings, opened_at, retry_at FROM changed
+    INSERT INTO breakers (target_id, call_kind, organization_id, state, failures, openings, opened_at, retry_at, probe_holder, probe_until, version)
+    SELECT target_id, 'provider', organization_id, state, failures, openings, opened_at, retry_at, probe,
+           CASE WHEN probe IS NOT NULL THEN retry_at END, version + 1 FROM changed
     WHERE (SELECT count(*) FROM known) >= 0 ORDER BY target_id
     ON CONFLICT (target_id, call_kind) DO UPDATE SET
         state = excluded.state, failures = excluded.failures, openings = excluded.openings, opened_at = excluded.opened_at,
-        retry_at = excluded.retry_at, version = breakers.version + 1
+        retry_at = excluded.retry_at, probe_holder = excluded.probe_holder, probe_until = excluded.probe_until, version = excluded.version
+    WHERE breakers.version = excluded.version - 1
     RETURNING target_id
 ), closing AS MATERIALIZED (
-    SELECT t.id, k.opened_at FROM known k JOIN changed n USING (target_id) JOIN targets t ON t.id = k.target_id
+    SELECT t.id, k.opened_at FROM known k JOIN kept USING (target_id) JOIN changed n USING (target_id) JOIN targets t ON t.id = k.target_id
     WHERE (SELECT count(*) FROM kept) > 0 AND n.state = 'closed' AND k.opened_at IS NOT NULL AND t.down_since IS NULL
     ORDER BY t.id FOR NO KEY UPDATE OF t
+), counted AS (
+    UPDATE targets t SET down_total = t.down_total + ($10::timestamptz - c.opened_at) FROM closing c WHERE t.id = c.id
 )
-UPDATE targets t SET down_total = t.down_total + ($8::timestamptz - c.opened_at) FROM closing c WHERE t.id = c.id;
+SELECT count(*) FROM kept;
 
 -- name: clock
 -- The one clock, read after the locks; it never goes back behind the cell's last tick.
