@@ -21,7 +21,7 @@ CONSUMER = "relay"
 BATCH = 1000
 ROUND_SECONDS = 1.0  # between rounds a lead is renewed, however long a batch is under way
 RETRY_SECONDS = 1.0
-STALL_SECONDS = 5.0
+STALL_SECONDS = 8.0  # longer than what a client library needs to find out why
 
 _log = structlog.get_logger(__name__)
 
@@ -97,7 +97,7 @@ class Relay:
 
     def _notice(self, sending: _Sending) -> None:
         if self.clock.monotonic() - sending.since >= STALL_SECONDS:
-            silent = "the brokers do not answer: check that they run and can be reached from here"
+            silent = "nothing is acknowledged: check that the brokers run, and can be reached from here"
             self._tell(self.outlet.trouble or silent, position=sending.positions[0])
 
     def _tell(self, trouble: str, **where: int) -> None:
