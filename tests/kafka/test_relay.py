@@ -88,13 +88,11 @@ async def test_a_relay_that_is_killed_again_and_again_brings_everything_in_order
     come_to = [0]
     for number in range(KILLS):
         await here.grow(number * EVENTS_FOR_EACH_KILL + 1, EVENTS_FOR_EACH_KILL, SUBJECTS)
-        process = await _started(here, kafka, topic)
-        with suppress(TimeoutError):  # on a busy machine some are killed before they have done anything
-            if chance.random() < 0.8:
-                await until(lambda: here.admin.fetchval(f"SELECT coalesce(({CURSOR}), 0) > $1", come_to[-1]))
-            await asyncio.wait_for(process.wait(), chance.choice((0.01, 0.1, 1.0)) * chance.random())
-        process.kill()
-        await process.wait()
+        async with _process(here, kafka, topic) as process:
+            with suppress(TimeoutError):  # on a busy machine some are killed before they have done anything
+                if chance.random() < 0.8:
+                    await until(lambda: here.admin.fetchval(f"SELECT coalesce(({CURSOR}), 0) > $1", come_to[-1]))
+                await asyncio.wait_for(process.wait(), chance.choice((0.01, 0.1, 1.0)) * chance.random())
         come_to.append(await here.admin.fetchval(CURSOR) or 0)
 
     count = KILLS * EVENTS_FOR_EACH_KILL
@@ -109,11 +107,19 @@ async def test_a_relay_that_is_killed_again_and_again_brings_everything_in_order
     assert in_order(read)
 
 
-async def _started(here: Log, kafka: str, topic: str) -> asyncio.subprocess.Process:
+@asynccontextmanager
+async def _process(here: Log, kafka: str, topic: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A relay that is killed at the end of the block."""
     arguments = (here.database.urls[Role.SYSTEM], kafka, topic, str(TERM_SECONDS))
-    return await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.kafka.relaying", *arguments), cwd=REPOSITORY, env=python_environment()
     )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 def hang(broker: Broker) -> Callable[[], None]:
