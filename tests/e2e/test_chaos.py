@@ -42,6 +42,22 @@ def test_no_job_is_rescued_because_postgresql_was_away_for_three_leases_and_what
     assert tally.held, "\n".join(tally.lines())
 
 
+def test_without_faults_each_step_is_done_once_as_the_product_itself_saw(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("once")
+    folder.chmod(0o755)
+
+    tally = campaign(Wish(1, jobs=24, faults=0, customers=6, lease=15.0, residents=0), folder)
+
+    creates, starts = tally.jobs["create succeeded"], tally.jobs.get("start succeeded", 0)
+    assert tally.executions.count == 2 * creates + starts + tally.jobs["delete succeeded"] + tally.jobs.get(
+        "stop succeeded", 0
+    )
+    assert all(tally.executions.by_worker.values())
+    assert tally.held, "\n".join(tally.lines())
+
+
 def test_this_machine_allows_every_kind_of_fault() -> None:
     absent = left_out(missing())
     said = "; ".join(f"{kind}: {reason}" for kind, reason in absent.items())
