@@ -51,6 +51,11 @@ class Wish:
         """Whether so many faults are enough, however long the jobs take."""
         return self.exactly or self.faults == 0
 
+    @property
+    def spares_workers(self) -> bool:
+        """Whether nothing is done for which a step might be done again: then the product itself says how often each was."""
+        return self.faults == 0 or self.only == (Kind.AWAY,)
+
 
 def campaign(wish: Wish, folder: Path) -> Tally:
     """Raises `ChaosError` where the parts don't come up."""
@@ -77,9 +82,9 @@ class _Run:
 
     def run(self, absent: Mapping[Kind, str]) -> Tally:
         began = time.monotonic()
-        product = _publish(self.made, HELLO if self.wish.faults else executions.PRODUCT)
+        product = _publish(self.made, executions.PRODUCT if self.wish.spares_workers else HELLO)
         self.spec = {"product": product, "target": "local"}
-        if not self.wish.faults:
+        if self.wish.spares_workers:
             self.spec["parameters"] = {"evidence": str(self.evidence)}
         broken = [*self._live(), *self._afterwards()]
         return self._tally(absent, time.monotonic() - began, broken)
@@ -115,9 +120,11 @@ class _Run:
         yield from asyncio.run(judge.purged_means_gone(self.made.admin_url))
         yield from judge.history_is_whole(self.made)
         yield from self.watcher.broken()
+        if self.wish.spares_workers:
+            yield from executions.differences(self._executions(), self.ledger.accepted, self.ledger.ended)
         if not self.wish.faults:
             yield from asyncio.run(judge.without_faults(self.made.admin_url))
-            yield from executions.differences(self._executions(), self.ledger.accepted, self.ledger.ended)
+            yield from executions.idle(self._executions())
 
     def _executions(self) -> Executions:
         workers = _worker_ids(self.made)

@@ -1,4 +1,4 @@
-"""What the product itself says was done: a run without faults is judged by more than the database.
+"""What the product itself says was done: a run that harms no worker and no instance is judged by more than the database.
 
 `chaos/once` writes a line for each migration, start and end. Of each instance these lines must be those that its jobs ask for, in
 their order: not one more, not one less.
@@ -42,17 +42,21 @@ def read(folder: Path) -> dict[str, list[str]]:
 
 
 def differences(executions: Executions, accepted: Sequence[Accepted], ended: Mapping[str, str]) -> Iterator[str]:
-    """What was not done just once, a sentence each; and who took no part."""
+    """What was not done just once, a sentence each."""
     asked: dict[str, list[str]] = {}
     for each in accepted:
         if ended.get(each.job_id) == "succeeded":
             asked.setdefault(each.name, []).extend(_DOES[each.verb])
         else:
-            yield f"P1: {each.verb} of {each.name} is {ended.get(each.job_id, 'open')}, and nothing was harmed"
+            yield f"P1: {each.verb} of {each.name} is {ended.get(each.job_id, 'open')}, and no worker was harmed"
     for name in sorted(asked.keys() | executions.seen.keys()):
         want, saw = asked.get(name, []), list(executions.seen.get(name, []))
         if want != saw:
             yield f"P2: {name} saw {' '.join(saw) or 'nothing'}; its jobs ask for {' '.join(want) or 'nothing'}"
+
+
+def idle(executions: Executions) -> Iterator[str]:
+    """Who took no part."""
     for part, count in (*executions.by_worker.items(), *executions.by_copy.items()):
         if count == 0:
             yield f"P19: {part} took no part"
