@@ -8,17 +8,22 @@ import random
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from chaos import judge
-from chaos.load import PATIENCE, SPEC, Crowd, Customer, Ledger
+from chaos import executions, judge
+from chaos.executions import Executions
+from chaos.load import PATIENCE, Crowd, Customer, Ledger
 from chaos.machine import missing
 from chaos.nemesis import DRAWN, Kind, Nemesis, faults, left_out
-from chaos.parts import HOST, READY, WORKERS, Cell, ChaosError, cell, wait_until
+from chaos.parts import HOST, READY, SERVERS, WORKERS, Cell, ChaosError, cell, wait_until
 from chaos.prober import Prober
 from chaos.tally import Tally, counted
+from chaos.timeline import CLAIMED, Fact, Records, claims, outages
 from chaos.watcher import Watcher, facts, starts
 from spectrum.sdk.folder import collect
 
@@ -46,86 +51,150 @@ class Wish:
         """Whether so many faults are enough, however long the jobs take."""
         return self.exactly or self.faults == 0
 
+    @property
+    def spares_workers(self) -> bool:
+        """Whether nothing is done for which a step might be done again: then the product itself says how often each was."""
+        return self.faults == 0 or self.only == (Kind.AWAY,)
+
 
 def campaign(wish: Wish, folder: Path) -> Tally:
     """Raises `ChaosError` where the parts don't come up."""
     absent = missing()
     kinds = tuple(kind for kind in wish.only if kind not in left_out(absent))
-    with cell(folder, wish.lease, absent) as made:
-        return _run(wish, made, kinds, left_out(absent))
+    with cell(folder, wish.lease, absent) as made, TemporaryDirectory(prefix="spectrum-evidence-") as evidence:
+        Path(evidence).chmod(0o1777)  # every instance has an account of its own
+        return _Run(wish, made, kinds, Path(evidence)).run(left_out(absent))
 
 
-def _run(wish: Wish, made: Cell, kinds: tuple[Kind, ...], absent: Mapping[Kind, str]) -> Tally:
-    ledger, prober, watcher = Ledger(), Prober(made.namespaces.of(HOST)), Watcher(made.admin_url)
-    _publish(made)
-    nemesis = Nemesis(made, faults(wish.seed, wish.lease, kinds))
+@dataclass
+class _Run:
+    wish: Wish
+    made: Cell
+    kinds: tuple[Kind, ...]
+    evidence: Path
+    ledger: Ledger = field(default_factory=Ledger)
+    spec: dict[str, Any] = field(default_factory=dict)
 
-    def on() -> bool:
-        return len(ledger.accepted) < wish.jobs or nemesis.begun < wish.faults
+    def __post_init__(self) -> None:
+        self.prober = Prober(self.made.namespaces.of(HOST))
+        self.watcher = Watcher(self.made.admin_url, dict(zip(SERVERS, self.made.fronts, strict=True)))
+        self.nemesis = Nemesis(self.made, faults(self.wish.seed, self.wish.lease, self.kinds))
 
-    began = time.monotonic()
-    with watcher.watching(), prober.probing():
-        residents = _settle(wish, made, ledger, prober)
-        _say("the residents live")
-        asyncio.run(judge.keep(made.admin_url))
-        crowd = Crowd([_customer(number, wish, made, ledger, prober, on) for number in range(wish.customers)])
-        with crowd.at_work():
-            wait_until(lambda: len(ledger.accepted) >= wish.customers, PATIENCE, "a job of every customer")
-            nemesis.rage(lambda: crowd.busy() and (nemesis.begun < wish.faults if wish.bounded else on()))
-            _say(f"{nemesis.begun} faults, {len(ledger.accepted)} jobs; everything is mended")
-            _await_end(made, crowd)
-        _say("every job has ended")
-        broken = judge.all_of_it(made.admin_url, made.target, ledger)
-        for name in residents.names:
-            prober.forget(name)
-    residents.customer.leave(residents.names)
-    broken += asyncio.run(judge.inventory_is_what_is_wanted(made.admin_url, made.target))
-    broken += asyncio.run(judge.purged_means_gone(made.admin_url))
-    broken += judge.history_is_whole(made)
-    broken += list(watcher.broken())
-    told, begun = asyncio.run(facts(made.admin_url)), asyncio.run(starts(made.admin_url))
-    claims = list(watcher.claims(nemesis.done, _worker_ids(made), told, begun))
-    return Tally(
-        seed=wish.seed,
-        lease=wish.lease,
-        seconds=time.monotonic() - began,
-        faults=counted(each.fault.kind.value for each in nemesis.done),
-        left_out={kind.value: reason for kind, reason in absent.items()},
-        jobs=counted(f"{each.verb} {ledger.ended.get(each.job_id, 'open')}" for each in ledger.accepted),
-        failed=counted(_kind(message) for message in ledger.failed.values()),
-        refused=len(ledger.refused),
-        spooled=nemesis.spooled,
-        attempts=asyncio.run(judge.attempts(made.admin_url)),
-        claims=[claim.waited for claim in claims],
-        quiet_claims=[claim.quiet for claim in claims],
-        asked=prober.asked,
-        slowest=prober.slowest,
-        unanswered=prober.failures,
-        restarted={part.name: len(part.ended_by_itself) for part in made.parts.values()},
-        checks=judge.COUNT,
-        broken=broken,
-    )
+    def run(self, absent: Mapping[Kind, str]) -> Tally:
+        began = time.monotonic()
+        product = _publish(self.made, executions.PRODUCT if self.wish.spares_workers else HELLO)
+        self.spec = {"product": product, "target": "local"}
+        if self.wish.spares_workers:
+            self.spec["parameters"] = {"evidence": str(self.evidence)}
+        broken = [*self._live(), *self._afterwards()]
+        return self._tally(absent, time.monotonic() - began, broken)
+
+    def _live(self) -> list[str]:
+        """From the first instance to the last; what was broken by the end of the faults."""
+        wish, made = self.wish, self.made
+        with self.watcher.watching(), self.prober.probing():
+            residents = self._settle()
+            _say("the residents live")
+            asyncio.run(judge.keep(made.admin_url))
+            crowd = Crowd([self._customer(number, self._on) for number in range(wish.customers)])
+            with crowd.at_work():
+                wait_until(lambda: len(self.ledger.accepted) >= wish.customers, PATIENCE, "a job of every customer")
+                self.nemesis.rage(lambda: crowd.busy() and (self._more_faults() if wish.bounded else self._on()))
+                _say(f"{self.nemesis.begun} faults, {len(self.ledger.accepted)} jobs; everything is mended")
+                _await_end(made, crowd)
+            _say("every job has ended")
+            broken = judge.all_of_it(made.admin_url, made.target, self.ledger)
+            for name in residents.names:
+                self.prober.forget(name)
+        residents.customer.leave(residents.names)
+        return broken
+
+    def _on(self) -> bool:
+        return len(self.ledger.accepted) < self.wish.jobs or self._more_faults()
+
+    def _more_faults(self) -> bool:
+        return self.nemesis.begun < self.wish.faults
+
+    def _afterwards(self) -> Iterator[str]:
+        yield from asyncio.run(judge.inventory_is_what_is_wanted(self.made.admin_url, self.made.target))
+        yield from asyncio.run(judge.purged_means_gone(self.made.admin_url))
+        yield from judge.history_is_whole(self.made)
+        yield from self.watcher.broken()
+        if self.wish.spares_workers:
+            yield from executions.differences(self._executions(), self.ledger.accepted, self.ledger.ended)
+        if not self.wish.faults:
+            yield from asyncio.run(judge.without_faults(self.made.admin_url))
+            yield from executions.idle(self._executions())
+
+    def _executions(self) -> Executions:
+        workers = _worker_ids(self.made)
+        held = Counter(fact.worker for told in self._facts().values() for fact in told if fact.type == CLAIMED)
+        return Executions(
+            seen=executions.read(self.evidence),
+            by_worker={name: held[worker] for name, worker in workers.items()},
+            by_copy={name: self.ledger.answered.count(name) for name in SERVERS},
+        )
+
+    def _tally(self, absent: Mapping[Kind, str], seconds: float, broken: Sequence[str]) -> Tally:
+        made, ledger, prober, nemesis = self.made, self.ledger, self.prober, self.nemesis
+        out = outages(nemesis.done, self._answers())
+        again = list(claims(out, self._records()))
+        return Tally(
+            seed=self.wish.seed,
+            lease=self.wish.lease,
+            seconds=seconds,
+            faults=counted(each.fault.kind.value for each in nemesis.done),
+            left_out={kind.value: reason for kind, reason in absent.items()},
+            jobs=counted(f"{each.verb} {ledger.ended.get(each.job_id, 'open')}" for each in ledger.accepted),
+            failed=counted(_kind(message) for message in ledger.failed.values()),
+            refused=len(ledger.refused),
+            spooled=nemesis.spooled,
+            attempts=asyncio.run(judge.attempts(made.admin_url)),
+            executions=self._executions(),
+            to_answer=[outage.seconds_to_answer for outage in out],
+            claims=[claim.waited for claim in again],
+            calm_claims=[claim.calm for claim in again],
+            asked=prober.asked,
+            slowest=prober.slowest,
+            latest=prober.latest,
+            unanswered=prober.failures,
+            not_measured=prober.not_measured,
+            restarted={part.name: len(part.ended_by_itself) for part in made.parts.values()},
+            checks=judge.COUNT + (0 if self.wish.faults else len(judge.ONCE)),
+            broken=broken,
+        )
+
+    def _records(self) -> Records:
+        return Records(self.watcher.renewals, self._facts(), self.watcher.seen, _worker_ids(self.made))
+
+    def _answers(self) -> Mapping[str, Sequence[float]]:
+        """When each part answered; of a worker, when its incarnations began."""
+        begun = asyncio.run(starts(self.made.admin_url))
+        workers = {name: begun.get(worker, ()) for name, worker in _worker_ids(self.made).items()}
+        return {**self.watcher.answered, **workers}
+
+    def _facts(self) -> Mapping[str, Sequence[Fact]]:
+        return asyncio.run(facts(self.made.admin_url))
+
+    def _settle(self) -> Residents:
+        """Instances that nobody touches: they have to answer from the first fault to the last."""
+        customer = self._customer(self.wish.customers, lambda: False)
+        names = tuple(f"resident-{number}" for number in range(self.wish.residents))
+        for name in names:
+            if customer.act("create", name) != "succeeded":
+                raise ChaosError(f"The instance {name} did not come to be, before any fault: {self.ledger.failed}.")
+            customer.probe(name)
+        return Residents(customer, names)
+
+    def _customer(self, number: int, on: Callable[[], bool]) -> Customer:
+        chance = random.Random(self.wish.seed * 1_000 + number)
+        return Customer(number, self.made, self.spec, self.ledger, self.prober, on, chance)
 
 
 @dataclass(frozen=True)
 class Residents:
     customer: Customer
     names: tuple[str, ...]
-
-
-def _settle(wish: Wish, made: Cell, ledger: Ledger, prober: Prober) -> Residents:
-    """Instances that nobody touches: they have to answer from the first fault to the last."""
-    customer = _customer(wish.customers, wish, made, ledger, prober, lambda: False)
-    names = tuple(f"resident-{number}" for number in range(wish.residents))
-    for name in names:
-        if customer.act("create", name) != "succeeded":
-            raise ChaosError(f"The instance {name} did not come to be, before any fault: {ledger.failed}.")
-        customer.probe(name)
-    return Residents(customer, names)
-
-
-def _customer(number: int, wish: Wish, made: Cell, ledger: Ledger, prober: Prober, on: Callable[[], bool]) -> Customer:
-    return Customer(number, made, ledger, prober, on, random.Random(wish.seed * 1_000 + number))
 
 
 def _kind(message: str) -> str:
@@ -137,11 +206,12 @@ def _say(what: str) -> None:
     print(f"{time.strftime('%T')} {what}", file=sys.stderr, flush=True)
 
 
-def _publish(made: Cell) -> None:
-    bundle = collect(HELLO)
+def _publish(made: Cell, file: Path) -> str:
+    """The product's name."""
+    bundle = collect(file)
     with made.client(patience=60) as client:
         client.products.publish(bundle.product, bundle.file, bundle.files)
-    assert bundle.product == SPEC["product"]
+    return bundle.product
 
 
 def _await_end(made: Cell, crowd: Crowd) -> None:

@@ -23,6 +23,7 @@ from tests.providers.process.host import NOTHING, traces
 
 SCENE = "chaos"
 OWN = load(Path(__file__).parent / "queries")
+ONCE = load(Path(__file__).parent / "once")
 COUNT = len(CHECKS) + len(OWN)
 CATCH_UP = 60.0  # seconds for the sequencer and the sealer
 LAST_BREATH = 30.0  # seconds for a supervisor to end after its instance was purged
@@ -51,13 +52,26 @@ async def over_the_database(admin_url: str) -> list[str]:
     """What does not hold, a sentence each."""
     admin = await asyncpg.connect(admin_url)
     try:
-        found = await broken_promises(admin, SCENE)
-        for name, text in OWN.items():
-            rows = await admin.fetch(text.format(**WORDS))
-            found += [f"{name.partition('_')[0].upper()}: {row[0]}" for row in rows]
-        return found
+        return [*await broken_promises(admin, SCENE), *await _broken(admin, OWN)]
     finally:
         await admin.close()
+
+
+async def without_faults(admin_url: str) -> list[str]:
+    """What must hold besides where nothing was harmed: everything was done once."""
+    admin = await asyncpg.connect(admin_url)
+    try:
+        return await _broken(admin, ONCE)
+    finally:
+        await admin.close()
+
+
+async def _broken(admin: Any, checks: Mapping[str, str]) -> list[str]:
+    found = []
+    for name, text in checks.items():
+        rows = await admin.fetch(text.format(**WORDS))
+        found += [f"{name.partition('_')[0].upper()}: {row[0]}" for row in rows]
+    return found
 
 
 async def attempts(admin_url: str) -> Mapping[str, int]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from chaos.parts import Cell
+from chaos.parts import SERVERS, Cell
 from chaos.prober import Prober
 from spectrum.sdk import Client, ClientError
 from spectrum.sdk.errors import JobFailed, ProblemError, Unreachable, WaitTimeout
@@ -20,7 +20,6 @@ T = TypeVar("T")
 
 PATIENCE = 600.0  # seconds after which a command or a job counts as stuck
 TWICE = 0.3  # of the commands are sent to the other control plane as well, under the same key
-SPEC = {"product": "hello", "target": "local"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ class Ledger:
     wrong: list[str] = field(default_factory=list)
     ended: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)  # why, by job
+    answered: list[str] = field(default_factory=list)  # the control plane that did, for each answer
 
 
 class Stuck(Exception):
@@ -50,10 +50,11 @@ class Stuck(Exception):
 
 @dataclass
 class Customer:
-    """One thread's work: one instance after the other, until it may stop."""
+    """One thread's work: one instance of `spec` after the other, until it may stop."""
 
     number: int
     cell: Cell
+    spec: Mapping[str, Any]
     ledger: Ledger
     prober: Prober
     on: Callable[[], bool]
@@ -61,7 +62,7 @@ class Customer:
     given_up: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        self._clients = (self.cell.client(0), self.cell.client(1))
+        self._clients = {name: self.cell.client(number) for number, name in enumerate(SERVERS)}
 
     def run(self) -> None:
         try:
@@ -72,7 +73,7 @@ class Customer:
         except Exception as error:
             self.ledger.wrong.append(f"customer {self.number} ended: {type(error).__name__}: {error}")
         finally:
-            for client in self._clients:
+            for client in self._clients.values():
                 client.close()
 
     def _live(self, name: str) -> None:
@@ -92,7 +93,7 @@ class Customer:
             for name in names:
                 self._away(name)
         finally:
-            for client in self._clients:
+            for client in self._clients.values():
                 client.close()
 
     def _away(self, name: str) -> None:
@@ -116,13 +117,13 @@ class Customer:
         """The state in which the job ended; `refused` where there was none."""
         key = f"{name}-{verb}-{self.chance.getrandbits(64):016x}"
         try:
-            job = self._asked(lambda client: _send(client, verb, name, key))
+            job = self._asked(lambda client: self._send(client, verb, name, key))
         except ProblemError as error:
             self.ledger.refused.append(f"{verb} {name}: {error.status} {error.slug}: {error}")
             return "refused"
         self.ledger.accepted.append(Accepted(key, verb, name, job.id))
         if self.chance.random() < TWICE:
-            again = self._asked(lambda client: _send(client, verb, name, key))
+            again = self._asked(lambda client: self._send(client, verb, name, key))
             if again.id != job.id:
                 self.ledger.wrong.append(f"P9: {verb} {name} under one key was {job.id}, then {again.id}")
         state = self.ledger.ended[job.id] = self._ending(job)
@@ -144,24 +145,26 @@ class Customer:
         """What either control plane answers, asked again and again. A plain no is raised; no answer is not one."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            client = self.chance.choice(self._clients)
+            copy = self.chance.choice(SERVERS)
             try:
-                return ask(client)
+                answer = ask(self._clients[copy])
             except Unreachable as error:
                 last: ClientError = error
             except ProblemError as error:
                 if error.status < 500 and error.status != 429:
                     raise
                 last = error
+            else:
+                self.ledger.answered.append(copy)
+                return answer
             if self.given_up.is_set() or time.monotonic() > deadline:
                 raise Stuck(str(last))
             time.sleep(0.1)
 
-
-def _send(client: Client, verb: str, name: str, key: str) -> Job:
-    return (
-        client.instances.create(name, SPEC, key=key) if verb == "create" else client.instances.act(verb, name, key=key)
-    )
+    def _send(self, client: Client, verb: str, name: str, key: str) -> Job:
+        if verb == "create":
+            return client.instances.create(name, self.spec, key=key)
+        return client.instances.act(verb, name, key=key)
 
 
 @dataclass

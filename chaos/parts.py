@@ -151,13 +151,14 @@ class Cell:
         return sum(len(list((home / "spool").glob("*.json"))) for home in homes)
 
     def ready(self) -> bool:
-        return all(_answers(f"{front}/readyz") for front in self.fronts)
+        return all(answers(f"{front}/readyz") for front in self.fronts)
 
     def log_of(self, part: str) -> str:
         return self.parts[part].log.read_text(errors="replace")
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether somebody there says that all is well."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return bool(answer.status == 200)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from chaos.executions import Executions
 from sim.ledger import Run
 
 SLACK = 5.0  # seconds beyond a lease within which a job is claimed again
@@ -25,18 +26,22 @@ class Tally:
     refused: int
     attempts: Mapping[str, int]  # at steps, by cause
     spooled: int  # reports that waited on disk when PostgreSQL came back after long
+    executions: Executions  # what the product saw, in a run without faults
+    to_answer: Sequence[float]  # seconds from the mending of each fault until all that it touched answered again
     claims: Sequence[float]  # seconds from the part's return to the claim
-    quiet_claims: Sequence[float]  # those of them without another fault
+    calm_claims: Sequence[float]  # the longest time of each of them with all parts well
     asked: int
     slowest: float
+    latest: float  # how long the prober itself was behind its schedule at most
     unanswered: Sequence[str]
+    not_measured: Sequence[str]
     restarted: Mapping[str, int]  # parts that ended by themselves
     checks: int
     broken: Sequence[str]
 
     @property
     def late(self) -> int:
-        return sum(seconds > self.lease + SLACK for seconds in self.quiet_claims)
+        return sum(seconds > self.lease + SLACK for seconds in self.calm_claims)
 
     @property
     def held(self) -> bool:
@@ -55,13 +60,17 @@ class Tally:
             "refused": self.refused,
             "attempts": dict(self.attempts),
             "spooled": self.spooled,
+            "executions": self.executions.count,
+            "answer_seconds": _spread(self.to_answer),
             "claims": len(self.claims),
             "claim_seconds": _spread(self.claims),
-            "claim_seconds_quiet": _spread(self.quiet_claims),
+            "claim_seconds_calm": _spread(self.calm_claims),
             "claims_late": self.late,
             "probes": self.asked,
             "probes_failed": len(self.unanswered),
+            "probes_not_measured": len(self.not_measured),
             "probe_slowest": round(self.slowest, 3),
+            "prober_latest": round(self.latest, 3),
             "restarted": dict(self.restarted),
             "checks": self.checks,
             "broken": list(self.broken),
@@ -79,6 +88,8 @@ class Tally:
             extra={
                 "seconds": round(self.seconds),
                 "probes": self.asked,
+                "probes not measured": len(self.not_measured),
+                "executions that the product saw": self.executions.count,
                 "jobs claimed again": len(self.claims),
                 "reports that waited on disk": self.spooled,
                 **{f"attempts, {cause}": count for cause, count in self.attempts.items()},
@@ -97,16 +108,24 @@ class Tally:
         yield f"\nattempts at steps {sum(self.attempts.values())}"
         yield from _rows(self.attempts)
         yield f"  {'reports that waited on disk':34} {self.spooled:6}"
+        if self.executions.seen:
+            yield f"\nexecutions that the product saw {self.executions.count}"
+            yield from _rows({f"jobs claimed by {part}": count for part, count in self.executions.by_worker.items()})
+            yield from _rows({f"answers of {part}": count for part, count in self.executions.by_copy.items()})
+        yield f"\nuntil what a fault touched answered again: seconds, {_words(self.to_answer)}"
         yield f"\nclaimed again {len(self.claims)}"
         yield f"  {'seconds after the part was back':34} {_words(self.claims)}"
-        yield f"  {'of them without another fault':34} {_words(self.quiet_claims)}"
+        yield f"  {'of them at a stretch, all well':34} {_words(self.calm_claims)}"
         yield f"  {f'later than {self.lease + SLACK:g} s':34} {self.late:6}"
         yield f"\nprobes {self.asked}"
         yield f"  {'not answered':34} {len(self.unanswered):6}"
+        yield f"  {'not measured':34} {len(self.not_measured):6}"
         yield f"  {'slowest':34} {self.slowest:8.1f} s"
+        yield f"  {'prober behind its schedule':34} {self.latest:8.1f} s at most"
         yield from (f"\n{part} ended by itself {count} times" for part, count in self.restarted.items() if count)
         yield f"\n{self.checks} promises over the database, answers, inventory: {len(self.broken)} broken"
         yield from (f"  {what}" for what in (*self.broken, *self.unanswered))
+        yield from (f"  not measured: {what}" for what in self.not_measured)
 
 
 def _rows(counts: Mapping[str, int]) -> Iterator[str]:

@@ -1,9 +1,10 @@
-"""Looks at the jobs several times a second while the faults last: how each went, and from the log, when it was taken up again."""
+"""Looks at the jobs several times a second while the faults last: how each went, who answered, and from the log, who had it."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,8 +13,9 @@ from typing import Any
 
 import asyncpg
 
-from chaos.nemesis import Done, Kind
-from chaos.parts import WORKERS
+from chaos.nemesis import POSTGRES
+from chaos.parts import answers
+from chaos.timeline import Fact, Look
 from sim.promises import REACHABLE
 from spectrum.core.jobs.table import JobState
 
@@ -22,44 +24,16 @@ _JOBS = """
 SELECT id, state, version, fence, lease_id, worker_id, clock_timestamp() AS at FROM jobs
 WHERE finished_at IS NULL OR finished_at > now() - interval '1 minute'
 """
+_RENEWALS = "SELECT id, renewed_at FROM leases WHERE ended_at IS NULL"
 _FACTS = """
 SELECT data->>'job_id' AS job, split_part(type, '.', 3) || '.' || split_part(type, '.', 4) AS type,
-       data->>'worker_id' AS worker, recorded_at AS at
-FROM events WHERE data ? 'job_id' ORDER BY position
+       data->>'worker_id' AS worker, recorded_at AS at, position
+FROM events WHERE data ? 'job_id'
+UNION ALL SELECT job_id, 'attempt', worker_id, intent_at, NULL FROM attempts WHERE intent_at IS NOT NULL
+UNION ALL SELECT job_id, 'attempt', worker_id, outcome_at, NULL FROM attempts WHERE outcome <> 'unknown'
+ORDER BY at, position
 """
 _STARTS = "SELECT worker_id, started_at FROM leases ORDER BY started_at"
-_CLAIMED, _RESCUED = "job.claimed", "job.rescued"
-_ENDED = tuple(f"job.{state}" for state in JobState if state.terminal)
-
-
-@dataclass(frozen=True)
-class Look:
-    """A job as it was at a moment of PostgreSQL's clock."""
-
-    at: float
-    state: JobState
-    version: int
-    fence: int
-    lease: str | None
-    worker: str | None
-
-
-@dataclass(frozen=True)
-class Fact:
-    """What the log says of a job: a moment of PostgreSQL's clock, written in the transaction that it tells of."""
-
-    at: float
-    type: str
-    worker: str | None
-
-    @property
-    def ends(self) -> bool:
-        return self.type in _ENDED
-
-    @property
-    def held(self) -> bool:
-        """Whether somebody has the job in hand, or has ended it."""
-        return self.type == _CLAIMED or self.ends or self.type.startswith("step.")
 
 
 async def facts(admin_url: str) -> Mapping[str, Sequence[Fact]]:
@@ -88,19 +62,35 @@ async def starts(admin_url: str) -> Mapping[str, Sequence[float]]:
 
 @dataclass
 class Watcher:
+    """`fronts`: where each control plane answers, by name. `answered`: when each part did; a list is in order of time."""
+
     admin_url: str
+    fronts: Mapping[str, str] = field(default_factory=dict)
     seen: dict[str, list[Look]] = field(default_factory=dict)
+    renewals: dict[str, list[float]] = field(default_factory=dict)
+    answered: dict[str, list[float]] = field(default_factory=dict)
     _over: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        thread = threading.Thread(target=lambda: asyncio.run(self._watch()))
-        thread.start()
+        threads = [
+            threading.Thread(target=lambda: asyncio.run(self._watch())),
+            *(threading.Thread(target=self._ask, args=(name, url)) for name, url in self.fronts.items()),
+        ]
+        for thread in threads:
+            thread.start()
         try:
             yield
         finally:
             self._over.set()
-            thread.join()
+            for thread in threads:
+                thread.join()
+
+    def _ask(self, name: str, url: str) -> None:
+        """Readiness, again and again: a control plane is back when it answers, not when its process was started."""
+        while not self._over.wait(PERIOD):
+            if answers(f"{url}/readyz"):
+                self.answered.setdefault(name, []).append(time.time())
 
     async def _watch(self) -> None:
         """PostgreSQL comes and goes; so does this connection."""
@@ -118,6 +108,9 @@ class Watcher:
         while not self._over.is_set():
             for row in await connection.fetch(_JOBS, timeout=5):
                 self._note(row)
+            for row in await connection.fetch(_RENEWALS, timeout=5):
+                self._note_renewal(row["id"], row["renewed_at"].timestamp())
+            self.answered.setdefault(POSTGRES, []).append(time.time())
             await asyncio.sleep(PERIOD)
 
     def _note(self, row: Any) -> None:
@@ -133,7 +126,10 @@ class Watcher:
         if not looks or looks[-1].version != look.version or looks[-1].fence != look.fence:
             looks.append(look)
 
-    # ---- what it shows
+    def _note_renewal(self, lease: str, moment: float) -> None:
+        moments = self.renewals.setdefault(lease, [])
+        if not moments or moments[-1] != moment:
+            moments.append(moment)
 
     def broken(self) -> Iterator[str]:
         """What no job may do from one look to the next, in any number of steps."""
@@ -145,71 +141,3 @@ class Watcher:
                     yield f"P5: job {job}: version {before.version} became {after.version}, fence {before.fence} {after.fence}"
                 if after.lease is not None and after.lease != before.lease and after.fence <= before.fence:
                     yield f"P4: job {job} was claimed anew under fence {after.fence}, as before"
-
-    def claims(
-        self,
-        done: Sequence[Done],
-        workers: Mapping[str, str],
-        facts: Mapping[str, Sequence[Fact]],
-        starts: Mapping[str, Sequence[float]],
-    ) -> Iterator[Claim]:
-        """For every job that a worker held when it was killed or frozen: how long nobody had it once that worker was back.
-
-        Who was frozen is back when it wakes; who was killed, when its next incarnation has begun.
-        """
-        for each in done:
-            if each.fault.kind not in (Kind.KILL, Kind.FREEZE) or each.fault.part not in WORKERS:
-                continue
-            worker = workers[each.fault.part]
-            back = each.mended
-            if each.fault.kind is Kind.KILL:
-                back = next((start for start in starts.get(worker, ()) if start > each.began), back)
-            for job, told in facts.items():
-                if _holder(told, each.began) != worker:
-                    continue
-                taken = self._taken_up(job, told, each.began)
-                if taken is not None:
-                    yield Claim(job, each, max(0.0, taken - back), _quiet(done, each, back, taken))
-
-    def _taken_up(self, job: str, told: Sequence[Fact], after: float) -> float | None:
-        """When somebody had it again. None where it was let go meanwhile, to be taken up at a time of its own."""
-        taken = next((fact.at for fact in told if fact.at > after and fact.held), None)
-        if taken is None:
-            return None
-        rescued = any(after < fact.at <= taken and fact.type == _RESCUED for fact in told)
-        free = any(after < look.at < taken and look.lease is None for look in self.seen.get(job, ()))
-        return None if free and not rescued else taken
-
-
-@dataclass(frozen=True)
-class Claim:
-    """`waited`: seconds from the part's return. `quiet`: those of them in which no other fault was under way."""
-
-    job: str
-    after: Done
-    waited: float
-    quiet: float
-
-
-def _holder(told: Sequence[Fact], moment: float) -> str | None:
-    """The worker that had the job then; None where nobody had."""
-    holder = None
-    for fact in told:
-        if fact.at > moment:
-            break
-        if fact.type == _CLAIMED:
-            holder = fact.worker
-        elif fact.type == _RESCUED or fact.ends:
-            holder = None
-    return holder
-
-
-def _quiet(done: Sequence[Done], own: Done, back: float, until: float) -> float:
-    """Seconds between the return and `until` without another fault."""
-    edge, quiet = back, 0.0
-    for other in sorted((d for d in done if d is not own and d.mended > back), key=lambda d: d.began):
-        if other.began >= until:
-            break
-        quiet += max(0.0, other.began - edge)
-        edge = max(edge, other.mended)
-    return quiet + max(0.0, until - edge)

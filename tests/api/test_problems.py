@@ -124,6 +124,29 @@ async def test_an_unexpected_error_is_logged_with_its_request(http: httpx2.Async
     assert "RuntimeError" in error["exception"]
 
 
+@pytest.mark.parametrize("path", ["/v1/things", "/worker/v1/heartbeat"])
+async def test_a_caller_that_hangs_up_in_the_middle_of_its_body_is_no_error_of_ours(
+    http: httpx2.AsyncClient, logs: io.StringIO, path: str
+) -> None:
+    transport: Any = http._transport
+    headers = [(name.encode(), value.encode()) for name, value in {**WRITE, "content-length": "9"}.items()]
+    said: list[Any] = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    answered: list[Any] = []
+
+    async def receive() -> Any:
+        return said.pop(0)
+
+    async def send(message: Any) -> None:
+        answered.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers, "scheme": "http"}
+    await transport.app(scope, receive, send)
+
+    lines = [json.loads(line) for line in logs.getvalue().splitlines()]
+    assert answered == []
+    assert [(line["level"], line["status"]) for line in lines] == [("info", 499)]
+
+
 async def test_a_problem_links_to_what_it_means(http: httpx2.AsyncClient) -> None:
     refused = await http.get("/v1/things")
     page = await http.get(refused.json()["docs"])

@@ -7,22 +7,18 @@ import asyncio
 import pytest
 
 from chaos import judge
+from chaos.executions import Executions, differences, idle
 from chaos.load import Accepted, Ledger
-from chaos.nemesis import Done, Fault, Kind
-from chaos.watcher import Fact, Look, Watcher
+from chaos.timeline import Look
+from chaos.watcher import Watcher
 from spectrum.core.jobs.table import JobState
 from tests.postgres import Database
 
-STARTS = {"w1": [0.0, 10.0]}
 TOLD = Accepted("k", "create", "acme", "job-1")
 
 
 def look(at: float, state: JobState, version: int, fence: int, lease: str | None, worker: str | None) -> Look:
     return Look(at, state, version, fence, lease, worker)
-
-
-def fault(kind: Kind, part: str, began: float, mended: float) -> Done:
-    return Done(Fault(1, kind, part, 0.0, 1.0, False), began, mended)
 
 
 @pytest.mark.parametrize(
@@ -70,46 +66,47 @@ def test_a_job_that_rises_from_its_end_is_told() -> None:
     assert "went from failed to running" in said
 
 
-def test_the_time_to_the_next_claim_counts_from_the_return_and_without_other_faults() -> None:
-    seen = [
-        look(1, JobState.RUNNING, 3, 2, "lease-1", "w1"),
-        look(20, JobState.READY, 4, 3, None, None),
-        look(22, JobState.RUNNING, 5, 4, "lease-2", "w2"),
-    ]
-    told = [Fact(1, "job.claimed", "w1"), Fact(19.9, "job.rescued", "w1"), Fact(21.9, "job.claimed", "w2")]
-    killed, other = fault(Kind.KILL, "worker-1", 5, 10), fault(Kind.LOSS, "worker-2", 8, 14)
-    (claim,) = Watcher("", seen={"job-1": seen}).claims([killed, other], {"worker-1": "w1"}, {"job-1": told}, STARTS)
-    assert claim.waited == pytest.approx(11.9)
-    assert claim.quiet == pytest.approx(7.9)
+LIFE = [Accepted(verb, verb, "acme", f"job-{verb}") for verb in ("create", "stop", "start", "delete", "purge")]
+ENDED = {each.job_id: "succeeded" for each in LIFE}
+LINES = ["migrated", "started", "ended", "started", "ended"]
 
 
-def test_a_killed_worker_is_back_when_its_next_incarnation_has_begun() -> None:
-    told = [Fact(1, "job.claimed", "w1"), Fact(19.9, "job.rescued", "w1"), Fact(22, "job.claimed", "w2")]
-    killed, slow = fault(Kind.KILL, "worker-1", 5, 6), {"w1": [0.0, 20.0]}
-    (claim,) = Watcher("").claims([killed], {"worker-1": "w1"}, {"job-1": told}, slow)
-    assert (claim.waited, claim.quiet) == (2, 2)
+def test_a_product_that_saw_each_step_once_has_nothing_to_tell() -> None:
+    seen = Executions({"acme": LINES}, {"worker-1": 3, "worker-2": 2}, {"server-1": 9, "server-2": 9})
+    assert list(differences(seen, LIFE, ENDED)) == []
 
 
-def test_a_job_that_was_handed_back_for_a_while_is_not_counted_as_claimed_late() -> None:
-    seen = [
-        look(1, JobState.RUNNING, 3, 2, "lease-1", "w1"),
-        look(12, JobState.READY, 4, 3, None, None),
-        look(60, JobState.RUNNING, 5, 4, "lease-2", "w2"),
-    ]
-    told = [Fact(1, "job.claimed", "w1"), Fact(59.9, "job.claimed", "w2")]
-    frozen = fault(Kind.FREEZE, "worker-1", 5, 10)
-    assert list(Watcher("", seen={"job-1": seen}).claims([frozen], {"worker-1": "w1"}, {"job-1": told}, STARTS)) == []
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["migrated", *LINES],
+        ["migrated", "started", "started", "ended", "started", "ended"],
+        LINES[1:],
+        ["started", "migrated", "ended", "started", "ended"],
+        [],
+    ],
+)
+def test_a_step_that_the_product_saw_twice_or_never_or_out_of_turn_is_told(lines: list[str]) -> None:
+    (said,) = differences(Executions({"acme": lines}), LIFE, ENDED)
+    assert said.startswith("P2: acme saw")
 
 
-def test_a_job_that_its_worker_did_not_hold_any_more_is_nothing_to_claim_again() -> None:
-    told = [Fact(1, "job.claimed", "w1"), Fact(4, "job.succeeded", None)]
-    killed = fault(Kind.KILL, "worker-1", 5, 10)
-    assert list(Watcher("").claims([killed], {"worker-1": "w1"}, {"job-1": told}, STARTS)) == []
+def test_an_instance_that_nobody_asked_for_is_told() -> None:
+    (said,) = differences(Executions({"acme": LINES, "other": ["migrated"]}), LIFE, ENDED)
+    assert said.startswith("P2: other saw migrated")
+
+
+def test_a_part_that_did_nothing_is_told() -> None:
+    (said,) = idle(Executions({}, {"worker-1": 1, "worker-2": 0}, {"server-1": 2}))
+    assert said == "P19: worker-2 took no part"
 
 
 def test_the_promises_of_a_chaos_run_hold_of_a_new_database(database: Database) -> None:
     async def ask() -> list[str]:
         await judge.keep(database.admin_url)
-        return await judge.over_the_database(database.admin_url)
+        return [
+            *await judge.over_the_database(database.admin_url),
+            *await judge.without_faults(database.admin_url),
+        ]
 
     assert asyncio.run(ask()) == []

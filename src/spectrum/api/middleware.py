@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spectrum.api import problems
@@ -16,6 +17,7 @@ from spectrum.core.errors import Problem
 from spectrum.ports import new_id
 from spectrum.telemetry import Trace, bound, new_trace, parse_traceparent
 
+HUNG_UP = 499  # is answered to nobody: what logs and metrics call a caller that went away before it had said all
 _GIVEN_ID = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 _SAFE_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -58,6 +60,8 @@ class Edge:
 
         try:
             await self._guarded(scope, receive, send_marked)
+        except ClientDisconnect:
+            status = status or HUNG_UP
         except Exception as error:
             problem = problems.unexpected(error)
             if status:

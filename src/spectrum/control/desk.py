@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -51,6 +52,7 @@ _DOCUMENT = query("release_document")
 _OPERATIONS = query("worker_operations")
 _LIVES = query("lease_lives")
 
+REQUESTS_PUT_OFF = 0.5  # seconds at most, while one hint of jobs follows the other
 REQUESTS_RECHECK = 2.0  # seconds, after which a poll looks for requests whose wake-up was lost
 
 
@@ -96,6 +98,9 @@ class Desk:
     tuning: Tuning
     public_url: str
     _looked: dict[WorkerId, int] = field(default_factory=dict)  # a worker's last look for work: the turn of its pool
+    _asked: dict[WorkerId, float] = field(
+        default_factory=dict
+    )  # when requests were last looked for on a worker's behalf
 
     async def serve(self, what: str, call: Call, lease_id: str | None) -> Any:
         """The answer to a call, one of the shapes in `transports.wire`. Raises `Problem`."""
@@ -153,10 +158,13 @@ class Desk:
     # ---- jobs
 
     async def _poll(self, visit: Visit) -> Polled:
-        """Answers at once where there are requests, else with the first hint, else when time is up."""
+        """Answers at once where there was a hint or are requests, else with the first of them, else when time is up."""
         asked: wire.Poll = wire.decode(wire.Poll, visit.body)
         seconds = max(0.0, min(asked.seconds, self.tuning.longest_wait))
-        pool_id, end = visit.worker.pool_id, self.clock.monotonic() + seconds
+        pool_id, began = visit.worker.pool_id, self.clock.monotonic()
+        end = began + seconds
+        if self._asked.get(visit.worker.id, -math.inf) > began - REQUESTS_PUT_OFF and self._hinted(visit.worker):
+            return Polled(work=not self.wakeups.ended)
         while True:
             with self.wakeups.listening(pool_id) as woken:
                 now = await self._living(visit)
@@ -177,6 +185,7 @@ class Desk:
 
     async def _requests(self, visit: Visit, room: Room, now: datetime) -> Requests:
         worker = visit.worker
+        self._asked[worker.id] = self.clock.monotonic()
         if worker.draining:
             return Requests()
         looks = await self.watch.due(worker.pool_id, room.looks, now)

@@ -14,7 +14,7 @@ from spectrum.core.jobs.store import Written
 from spectrum.core.jobs.table import Cause
 from spectrum.db.pools import Pool
 from spectrum.db.sql import query
-from spectrum.db.visits import Row, looking_up
+from spectrum.db.visits import Row, look_up
 from spectrum.telemetry import Metrics
 
 _PRESENT = query("measures_present")
@@ -53,9 +53,8 @@ class Measures:
     async def look(self) -> None:
         """Set the gauges; to NaN where the database does not answer, for then nobody knows."""
         try:
-            async with looking_up(self.system) as connection:
-                [[in_flight, lag, unsealed, stuck]] = await connection.fetch(_PRESENT)
-                readers = await connection.fetch(_READERS)
+            [[in_flight, lag, unsealed, stuck]] = await look_up(self.system, _PRESENT)
+            readers = await look_up(self.system, _READERS)
         except Problem:
             in_flight = lag = unsealed = stuck = _NOT_KNOWN
             readers = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from spectrum.core.errors import Problem
 from spectrum.db.pools import Pool
 from spectrum.db.sql import query
-from spectrum.db.visits import looking_up
+from spectrum.db.visits import look_up
 
 _ALIVE = query("readiness_cell")
 
@@ -22,8 +22,7 @@ class Readiness:
     async def checks(self) -> Mapping[str, str]:
         """Each thing that is needed and what is wrong with it; an empty text is well."""
         try:
-            async with looking_up(self.system) as connection:
-                epoch = await connection.fetchval(_ALIVE)
+            alive = await look_up(self.system, _ALIVE)
         except Problem as problem:
             return {"database": problem.detail}
-        return {"database": "", "cell": "" if epoch else "The database holds no cell yet: it is being set up."}
+        return {"database": "", "cell": "" if alive else "The database holds no cell yet: it is being set up."}

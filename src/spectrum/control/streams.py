@@ -21,7 +21,7 @@ from spectrum.core.ids import InstanceId, OrganizationId, PoolId, RequestId, Wor
 from spectrum.core.moments import stamp
 from spectrum.db.pools import Connection, Pool
 from spectrum.db.sql import query
-from spectrum.db.visits import Row, looking_up, visiting
+from spectrum.db.visits import Row, look_up, look_up_row, visiting
 from spectrum.ports import Clock, Spawner
 from spectrum.transports.protocol import Chunk, LogsAsked, Onward
 
@@ -124,8 +124,7 @@ class Streams:
         return _Reading(request_id, owner, instance["pool"])
 
     async def _check_worker(self, instance: Row) -> None:
-        async with looking_up(self.system) as connection:
-            row = cast(Row, await connection.fetchrow(_LIVING, instance["pool_id"], instance["target_id"]))
+        (row,) = await look_up(self.system, _LIVING, instance["pool_id"], instance["target_id"])
         if row["down_since"] is not None:
             raise _unavailable(f"The target {instance['target']} of this instance is down: its logs can't be read now.")
         if not row["living"]:
@@ -208,8 +207,7 @@ class Streams:
         """Requests of the pool that are this worker's from now on, `room` at most."""
         if room <= 0:
             return ()
-        async with looking_up(self.system) as connection:
-            waiting = await connection.fetch(_OPEN, pool_id, now, room)
+        waiting = await look_up(self.system, _OPEN, pool_id, now, room)
         if not waiting:
             return ()
         owners = sorted({row["organization_id"] for row in waiting})
@@ -224,8 +222,7 @@ class Streams:
         """
         if size > CHUNK_BYTES:
             raise Problem("too-large", f"A piece of a stream has at most {CHUNK_BYTES} bytes.")
-        async with looking_up(self.system) as connection:
-            row = await connection.fetchrow(_OWNER, chunk.request_id)
+        row = await look_up_row(self.system, _OWNER, chunk.request_id)
         if row is None:
             return Onward(taken=True, wanted=False)
         if row["worker_id"] != worker_id:
@@ -259,8 +256,7 @@ class Streams:
             try:
                 async with self.changes.unkeyed("") as change:
                     now = change.now
-                async with looking_up(self.system) as connection:
-                    await connection.execute(_FORGET, now)
+                await look_up(self.system, _FORGET, now)
             except Problem as problem:
                 _log.info("requests that are over were not removed; tried again", why=problem.detail)
             except Exception:

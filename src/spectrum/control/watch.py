@@ -13,7 +13,7 @@ from spectrum.core.ids import InstanceId, OrganizationId, PoolId
 from spectrum.core.jobs.commands import Done, Observe
 from spectrum.db.pools import Pool
 from spectrum.db.sql import query
-from spectrum.db.visits import looking_up, visiting
+from spectrum.db.visits import look_up, visiting
 from spectrum.ports import Entropy
 from spectrum.transports.protocol import Look, Sighting
 
@@ -44,8 +44,7 @@ class Watch:
             return ()
         spread = 1.0 + JITTER * (2.0 * self.entropy.uniform() - 1.0)
         again = now + timedelta(seconds=self.interval * spread)
-        async with looking_up(self.system) as connection:
-            taken = await connection.fetch(_DUE, pool_id, now, min(room, BATCH), again)
+        taken = await look_up(self.system, _DUE, pool_id, now, min(room, BATCH), again)
         if not taken:
             return ()
         ids = sorted(row["instance_id"] for row in taken)
@@ -56,13 +55,11 @@ class Watch:
         return tuple(Look(row["id"], row["url"], row["counter"], row["generation"], now) for row in found)
 
     async def _forget_purged(self, ids: Sequence[str]) -> None:
-        async with looking_up(self.system) as connection:
-            await connection.execute(_OVER, ids)
+        await look_up(self.system, _OVER, ids)
 
     async def pause(self, pool_id: PoolId, now: datetime) -> float:
         """Seconds until a look of the pool is due; a little longer, so that not everybody comes at once."""
-        async with looking_up(self.system) as connection:
-            moment = await connection.fetchval(_NEXT, pool_id)
+        [[moment]] = await look_up(self.system, _NEXT, pool_id)
         left = (moment - now).total_seconds() if moment is not None else self.interval
         return float(max(0.0, left) + JITTER * self.interval * self.entropy.uniform())
 
@@ -81,8 +78,7 @@ class Watch:
         return sum(isinstance(answer, Done) and answer.changed for answer in answers)
 
     async def _owners(self, pool_id: PoolId, wanted: set[InstanceId]) -> dict[InstanceId, OrganizationId]:
-        async with looking_up(self.system) as connection:
-            rows = await connection.fetch(_OF_POOL, sorted(wanted), pool_id)
+        rows = await look_up(self.system, _OF_POOL, sorted(wanted), pool_id)
         owners = {row["id"]: row["organization_id"] for row in rows}
         if strangers := sorted(wanted - owners.keys()):
             raise Problem("forbidden", f"Instance {strangers[0]} is not one of your pool's.")

@@ -17,7 +17,7 @@ from spectrum.core.moments import stamp
 from spectrum.core.signing import public_key
 from spectrum.db.pools import Connection, Pool
 from spectrum.db.sql import query
-from spectrum.db.visits import Row, looking_up, visiting
+from spectrum.db.visits import Row, look_up, look_up_row, visiting
 from spectrum.transports.protocol import JobRef
 
 JOIN_TOKEN_LIFE = timedelta(minutes=15)
@@ -167,13 +167,12 @@ class Workers:
         text = read_token(token)
         if text is None or text.cell_key != self.cell_key:
             raise _no_entry("This is not a join token of this cell, or it was copied with a mistake.")
-        async with looking_up(self.system) as connection:
-            organization = await connection.fetchval(_JOIN_TOKEN_ORGANIZATION, text.hash)
-        if organization is None:
+        row = await look_up_row(self.system, _JOIN_TOKEN_ORGANIZATION, text.hash)
+        if row is None:
             raise _no_entry("Nobody knows this join token.")
-        actor = f"join-token:{text.prefix}"
-        async with self.changes.unkeyed(actor, organization, as_engine=True, request_id=request_id) as change:
-            return await _enrol(change, OrganizationId(organization), text, applicant)
+        actor, owner = f"join-token:{text.prefix}", OrganizationId(row["organization_id"])
+        async with self.changes.unkeyed(actor, owner, as_engine=True, request_id=request_id) as change:
+            return await _enrol(change, owner, text, applicant)
 
     async def by_key(self, key_id: str) -> KnownWorker:
         """Whose key this is. Raises Problem `signature-invalid` where nobody's, or where the worker was revoked."""
@@ -181,8 +180,7 @@ class Workers:
             raw = public_key(key_id).public_bytes_raw()
         except ValueError as error:
             raise Problem("signature-invalid", f"The key id of the signature is no good: {error}.") from None
-        async with looking_up(self.system) as connection:
-            row = await connection.fetchrow(_WORKER_BY_KEY, raw)
+        row = await look_up_row(self.system, _WORKER_BY_KEY, raw)
         if row is None:
             raise Problem("signature-invalid", "No worker has this key. Join with a new join token.")
         if row["revoked_at"] is not None:
@@ -199,9 +197,8 @@ class Workers:
     async def holds(self, worker_id: WorkerId, lease_id: LeaseId, ref: JobRef) -> bool:
         """Whether the worker may still be told what the job needs: it holds it, its lease lives, and it was not revoked."""
         named = (ref.job_id, ref.instance_id, ref.organization_id, ref.fence)
-        async with looking_up(self.system) as connection:
-            held: bool = await connection.fetchval(_LEASE_HOLDS, *named, lease_id, worker_id)
-        return held
+        [[held]] = await look_up(self.system, _LEASE_HOLDS, *named, lease_id, worker_id)
+        return bool(held)
 
 
 async def _enrol(change: Transaction, owner: OrganizationId, text: TokenText, applicant: Applicant) -> Enrolled:

@@ -44,6 +44,11 @@ async def look_up(pool: Pool, text: str, *arguments: Any) -> list[Row]:
             await give_back(pool, connection)
 
 
+async def look_up_row(pool: Pool, text: str, *arguments: Any) -> Row | None:
+    """The first row of what `look_up` finds."""
+    return next(iter(await look_up(pool, text, *arguments)), None)
+
+
 @contextmanager
 def _answerable() -> Iterator[None]:
     try:
