@@ -160,7 +160,7 @@ class Instances:
             raise
 
     async def _make(self, mutation: Mutation, name: str, order: Order) -> Reply:
-        """Ask for a new instance, until the target that was chosen is still there."""
+        """Ask for a new instance, again with another choice where the chosen target is removed meanwhile."""
         while True:
             submit = await self._create(mutation.principal, name, order)
             with suppress(TargetRemoved):
