@@ -139,12 +139,12 @@ def _pairs(arguments: argparse.Namespace) -> int:
     sums = json.dumps(summary.as_json(), indent=2)
     if arguments.json is not None:
         arguments.json.write_text(sums + "\n")
-    if arguments.ledger:
-        ledger.add(summary.as_run())
     print(sums)
     print(
         f"{summary.interleavings} interleavings of {len(arguments.seeds)} seeds in {time.perf_counter() - started:.1f} s"
     )
+    if arguments.ledger:
+        ledger.add(summary.as_run())
     return 1 if failures or summary.cycles else 0
 
 

@@ -10,7 +10,7 @@ import json
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "docs"
@@ -67,7 +67,8 @@ def add(entry: Run | Bug, lines: Path = LINES, page: Path | None = PAGE) -> None
     Raises ValueError for a ring that is not in `RINGS`.
     """
     kind = "run" if isinstance(entry, Run) else "bug"
-    document = {"kind": kind, **asdict(entry)}
+    # Not `asdict`, which makes counts of pairs out of a Counter.
+    document = {"kind": kind, **{each.name: getattr(entry, each.name) for each in fields(entry)}}
     if isinstance(entry, Run):
         if entry.ring not in RINGS:
             raise ValueError(f"no ring {entry.ring!r}: use one of {', '.join(RINGS)}")

@@ -42,7 +42,11 @@ def test_the_search_sees_what_processes_are_called_with_and_what_files_hold(tmp_
     watch = Watch(Home(tmp_path))
     watch.canaries.plant(LICENCE, "the licence")
     (tmp_path / "notes.log").write_text(f"started with {LICENCE.encode().hex()}")
-    with subprocess.Popen(("cat", "-", LICENCE), stdin=subprocess.PIPE) as process:
+    with subprocess.Popen(("cat", "-", LICENCE), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"x")
+        assert process.stdout.read(1) == b"x"  # its name is set a moment after it has begun
         watch.look()
         process.kill()
     assert any(watch.canaries.found_in(command) for command in watch.commands)

@@ -70,6 +70,7 @@ async def test_who_waits_is_told_and_goes_on_when_the_other_has_committed(ring: 
 
 
 REMEMBERED = [
+    ("create under one key", "remove target", "idle", 1864),  # refused where there was another choice
     ("create under one key", "remove target", "idle", 1802),  # an instance came onto a target while it was removed
     ("create under one key", "remove target", "empty", 577),
     ("create under one key", "remove target", "empty", 5476),  # and while the removal waited for its lock

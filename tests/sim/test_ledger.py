@@ -54,7 +54,7 @@ def test_a_ring_that_nobody_knows_is_refused(tmp_path: Path) -> None:
         ledger.add(Run("ring9", "nonsense", 1), tmp_path / "proof.jsonl", None)
 
 
-def test_interleavings_that_went_wrong_and_cycles_of_locks_are_told_as_violations() -> None:
+def test_interleavings_that_went_wrong_and_cycles_of_locks_are_told_as_violations(tmp_path: Path) -> None:
     summary = Summary(interleavings=7, anomalies=2, cycles={"a, then b, then a"})
     summary.tally += Tally(steps=90, deadlocks=1, faults=Counter({"a connection dies in COMMIT": 3}))
 
@@ -63,3 +63,6 @@ def test_interleavings_that_went_wrong_and_cycles_of_locks_are_told_as_violation
     assert (run.ring, run.count, run.unit, run.violations) == ("ring2", 7, "interleavings", 3)
     assert run.faults == {"a connection dies in COMMIT": 3}
     assert (run.extra["statements"], run.extra["deadlocks"]) == (90, 1)
+    lines = tmp_path / "proof.jsonl"
+    ledger.add(run, lines, None)
+    assert "| a connection dies in COMMIT | 3 |" in ledger.render(lines)

@@ -98,9 +98,7 @@ class Desk:
     tuning: Tuning
     public_url: str
     _looked: dict[WorkerId, int] = field(default_factory=dict)  # a worker's last look for work: the turn of its pool
-    _asked: dict[WorkerId, float] = field(
-        default_factory=dict
-    )  # when requests were last looked for on a worker's behalf
+    _asked: dict[WorkerId, float] = field(default_factory=dict)  # when requests were last looked for, by worker
 
     async def serve(self, what: str, call: Call, lease_id: str | None) -> Any:
         """The answer to a call, one of the shapes in `transports.wire`. Raises `Problem`."""

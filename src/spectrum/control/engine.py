@@ -2,8 +2,8 @@
 
 Group commit without waiting (DESIGN §2): commands that arrive while a flush is in flight share the next one. Where many wait, two
 flushes are in flight, of different instances: while one is written, the next is decided. Claims have a lane of their own. What
-another copy holds is deferred to the next flush. A database error re-runs its batch one by one, so that one bad
-command harms no other. A commit whose acknowledgement was lost is settled before anybody is answered.
+another copy holds is deferred to the next flush. A database error re-runs its batch one by one, so that one bad command harms no
+other. A commit whose acknowledgement was lost is settled before anybody is answered.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _Pending:
     asked: Asked
     future: asyncio.Future[Answer | Repeated]
     patience: float  # seconds from its first deferral, after which it is not deferred again
-    until: float | None = None
+    until: float | None = None  # by the monotonic clock, once it was deferred
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from spectrum.core.errors import Problem
 from spectrum.core.ids import InstanceId, JobId, PlacementId
 from spectrum.core.jobs.commands import Submit
 from spectrum.core.jobs.model import Instance, Spec
-from spectrum.core.jobs.store import Asked
+from spectrum.core.jobs.store import Asked, TargetRemoved
 from spectrum.core.jobs.table import Desired, Lifecycle
 from spectrum.core.plan import newest_version
 from spectrum.core.product.extension import Retention
@@ -87,11 +88,7 @@ class Instances:
     async def create(self, mutation: Mutation, name: str, order: Order) -> Reply:
         """A new instance. Raises Problem `invalid-parameter`, `not-allowed-now` where the name is taken."""
 
-        async def ask() -> Reply:
-            submit = await self._create(mutation.principal, name, order)
-            return await self._execute(mutation, submit, name, name)
-
-        return await self._unless_answered(mutation, ask)
+        return await self._unless_answered(mutation, lambda: self._make(mutation, name, order))
 
     async def put(self, mutation: Mutation, name: str, order: Order, absent: bool, expected: int | None) -> Reply:
         """A new instance, or nothing where there is one that is so already.
@@ -102,8 +99,7 @@ class Instances:
         async def ask() -> Reply:
             present = await self._present(mutation.principal, name, order, absent, expected)
             if present is None:
-                submit = await self._create(mutation.principal, name, order)
-                return await self._execute(mutation, submit, name, name)
+                return await self._make(mutation, name, order)
             # It may be there because this very request was made before.
             stored = await self.changes.find(mutation)
             return stored or Reply(200, present.as_json())
@@ -163,6 +159,13 @@ class Instances:
             if stored := await self.changes.find(mutation):
                 return stored
             raise
+
+    async def _make(self, mutation: Mutation, name: str, order: Order) -> Reply:
+        """Ask for a new instance, again with another choice where the chosen target is removed meanwhile."""
+        while True:
+            submit = await self._create(mutation.principal, name, order)
+            with suppress(TargetRemoved):
+                return await self._execute(mutation, submit, name, name)
 
     async def _create(self, principal: Principal, name: str, order: Order) -> Submit:
         check_desired_state(order.desired_state)

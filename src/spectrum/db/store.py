@@ -52,9 +52,8 @@ _PURGEABLE = query("instances_purgeable")
 
 ACQUIRE_SECONDS = 5.0
 IN_PROGRESS_PAUSE = 0.05
-OUTLINES_LIMIT = (
-    32 * 1024 * 1024
-)  # bytes, about: a vendor that publishes with every commit has more than a copy can keep
+# Bytes, about: a vendor that publishes with every commit has more than a copy can keep.
+OUTLINES_LIMIT = 32 * 1024 * 1024
 _SINCE = " since "
 
 Outlines = Weighed[tuple[ReleaseId, str], Outline | None]

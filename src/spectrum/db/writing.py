@@ -10,12 +10,11 @@ from typing import Any
 
 from spectrum.core import ids
 from spectrum.core.breakers import Breaker
-from spectrum.core.errors import Problem
 from spectrum.core.events.catalogue import type_of
 from spectrum.core.ids import TargetId
 from spectrum.core.jobs.commands import Closing, Entry, Repeated
 from spectrum.core.jobs.model import Attempt, Effect, Instance, Job, Step
-from spectrum.core.jobs.store import Batch, Folded, Keyed, Loaded, Written
+from spectrum.core.jobs.store import Batch, Folded, Keyed, Loaded, TargetRemoved, Written
 from spectrum.core.jobs.table import Lifecycle
 from spectrum.db import rows
 from spectrum.db.losses import Overtaken
@@ -245,7 +244,9 @@ async def _refuse_removed_targets(connection: Connection, new: Sequence[Instance
     targets = sorted({instance.target_id for instance in new})
     removed = await connection.fetchrow(_TARGETS_REMOVED, targets)
     if removed is not None:
-        raise Problem("not-allowed-now", f"The target {removed['name']} was removed meanwhile. Choose another one.")
+        raise TargetRemoved(
+            "not-allowed-now", f"The target {removed['name']} was removed meanwhile. Choose another one."
+        )
 
 
 _ATTEMPT_COLUMNS: tuple[rows.Column[tuple[Attempt, Instance]], ...] = (

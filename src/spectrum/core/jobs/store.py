@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from spectrum.core.breakers import Breaker
-from spectrum.core.errors import SpectrumError
+from spectrum.core.errors import Problem, SpectrumError
 from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, PoolId, ReleaseId, TargetId, WorkerId
 from spectrum.core.jobs.commands import Answer, Command, Consequences, Rejection, Repeated
 from spectrum.core.jobs.model import Aggregate, Job, Lease, Surroundings
@@ -26,6 +26,10 @@ TOLERANCE_SECONDS = 5.0
 
 class Unavailable(SpectrumError):
     """The store can't be reached, or ended the transaction for a reason of its own: nothing was done. Try again later."""
+
+
+class TargetRemoved(Problem):
+    """The target was removed between its choice and the commit: nothing was done, and another choice may do."""
 
 
 class Uncertain(SpectrumError):
