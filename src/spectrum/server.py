@@ -63,6 +63,8 @@ from spectrum.ports import SystemClock, SystemEntropy, Tasks, settle_garbage
 from spectrum.settings import ServerSettings, load
 from spectrum.telemetry import Metrics, configure_logs
 from spectrum.transports.kafka.facts import Facts
+from spectrum.transports.kafka.hints import HintSender
+from spectrum.transports.protocol import hints_topic
 
 PARTS = ("api", "sweeper", "sequencer", "sealer", "relay")
 LOG = "log"  # the topic of notices that the log has grown
@@ -168,6 +170,7 @@ class ControlPlane:
         self.sealer = sealer(chains, self.clock, self.entropy)
         kafka = self.settings.kafka
         self.facts = Facts(kafka) if kafka else None
+        self.hints = HintSender(kafka, self.tasks, self.metrics.hints_lost.inc) if kafka else None
         reader = LogReader(system, lead(RELAY), RELAY)
         self.relay = relay(reader, self.facts, self.clock, self.entropy, self.tasks) if self.facts else None
         self.upkeep = Upkeep(Housekeeping(system), self.clock, self.entropy)
@@ -178,6 +181,8 @@ class ControlPlane:
         topics = dict.fromkeys([*(hint.pool_id for hint in hints), *(job.id for each in written for job in each.ended)])
         self.measures.committed(written)
         self.sequencer.nudge()
+        if self.hints:
+            self.hints.tell(hints)
         for topic in topics:
             self._heard(topic)
         self.notices.tell(topics)
@@ -206,6 +211,8 @@ class ControlPlane:
 
     def begin(self, parts: frozenset[str]) -> None:
         self.tasks.spawn(self.notices.run(), "notices")
+        if self.hints:
+            self.tasks.spawn(self.hints.run(), "hints")
         if "sweeper" in parts:
             self.tasks.spawn(self.sweeper.run(), "sweeper")
             self.tasks.spawn(self.upkeep.run(), "upkeep")
@@ -222,6 +229,8 @@ class ControlPlane:
         await self.tasks.close()
         if self.facts:
             await self.facts.close()
+        if self.hints:
+            await self.hints.close()
 
     def app(self) -> FastAPI:
         settings = self.settings
@@ -242,6 +251,7 @@ class ControlPlane:
             self.clock,
             self.settings.tuning,
             self.settings.base_url,
+            hints_topic if self.hints else lambda pool_id: "",
         )
         limit = self.settings.tuning.rate_limit
         return Services(
