@@ -21,7 +21,7 @@ from spectrum.settings import Kafka
 from spectrum.transports.kafka import topics
 from spectrum.transports.kafka.hints import KEPT, HintSender, KafkaHints
 from spectrum.transports.protocol import hints_topic
-from tests.conformance.ways import HERE, Listener, by_kafka
+from tests.conformance.ways import HERE, PATIENCE, Listener, by_kafka
 from tests.kafka.authority import ADMIN, WORKER, guarded
 from tests.kafka.conftest import settings_of
 from tests.kafka.shared import MakeBroker
@@ -123,11 +123,14 @@ async def test_a_worker_that_was_killed_hears_again_under_its_name(kafka: str) -
             *command, cwd=REPOSITORY, env=python_environment(), stdout=asyncio.subprocess.PIPE
         )
         assert process.stdout is not None
-        async for line in process.stdout:  # its log comes first
-            if line == b"hears\n":
-                break
-        process.kill()
-        await process.wait()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                async for line in process.stdout:  # its log comes first
+                    if line == b"hears\n":
+                        break
+        finally:
+            process.kill()
+            await process.wait()
         again = await way.listener("wrk_a")
         await again.hears(way.tell)
 
