@@ -54,6 +54,7 @@ class Worker:
     _right_until: float = 0.0
     _claim_seen: int = 0
     _draining: bool = False
+    _asking: bool = False  # for jobs: what is granted meanwhile is handed back too
     _full: bool = False  # after the last claim there was no room for more
     _stir: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -79,7 +80,7 @@ class Worker:
         self._draining = True
         for run in list(self._runs.values()):
             run.hand_back()
-        while self._runs:
+        while self._runs or self._asking:
             await self.clock.sleep(0.1)
 
     async def _start(self, boot: str) -> tuple[Incarnation, float]:
@@ -109,7 +110,8 @@ class Worker:
         beating = self.spawner.spawn(self._beat(incarnation), "heartbeat")
         claiming = self.spawner.spawn(self._claim(incarnation), "claim")
         try:
-            done, _ = await asyncio.wait({beating, claiming}, return_when=asyncio.FIRST_COMPLETED)
+            # A worker that drains has claimed its last job long before the last of them is handed back: its lease lives until then.
+            done, _ = await asyncio.wait({beating, claiming}, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
                 task.result()
         finally:
@@ -159,11 +161,15 @@ class Worker:
                 granted = 0
                 if want > 0:
                     number += 1
-                    holdings = await self._claim_once(incarnation, number, want)
-                    self._claim_seen = number
-                    granted = len(holdings)
-                    for holding in holdings:
-                        self._run(incarnation, holding)
+                    self._asking = True
+                    try:
+                        holdings = await self._claim_once(incarnation, number, want)
+                        self._claim_seen = number
+                        granted = len(holdings)
+                        for holding in holdings:
+                            self._run(incarnation, holding)
+                    finally:
+                        self._asking = False
                     self._full = self._room() == 0
                 if granted < max(want, 1):
                     polling = polling or self._begin_poll(incarnation)
@@ -234,6 +240,8 @@ class Worker:
             self.spawner.spawn(self._hand_back(incarnation, holding), f"hand back {holding.job.id}")
             return
         run = JobRun(means, provider, holding)
+        if self._draining:  # it was asked for before
+            run.hand_back()
         key = (holding.job.id, holding.job.fence)
         self._runs[key] = run
 
