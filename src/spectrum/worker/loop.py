@@ -268,10 +268,18 @@ class Worker:
             WaitsFor.WORKER,
             f"a worker that was given {holding.target_url}",
         )
+        tries = 0
         try:
-            await self.link.release(incarnation, handback)
-        except (LinkDown, Problem) as error:
-            _log.info("release was not heard", job_id=job.id, error=str(error))
+            # Not to list it in a heartbeat would hand it back too, but would count as a loss.
+            while True:
+                try:
+                    await self.link.release(incarnation, handback)
+                    return
+                except LinkDown:
+                    tries += 1
+                    await self.clock.sleep(backoff(min(tries, 4), f"{job.id}:{job.fence}:{tries}").total_seconds())
+        except Problem as problem:
+            _log.info("release refused", job_id=job.id, problem=problem.slug)
         finally:
             self._foreign.discard((job.id, job.fence))
 
