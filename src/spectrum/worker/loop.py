@@ -17,7 +17,7 @@ from spectrum.core.plan import Catalog
 from spectrum.core.retry import backoff
 from spectrum.ports import Clock, Entropy, Spawner
 from spectrum.providers.protocol import Provider
-from spectrum.transports.protocol import Handback, Incarnation, Link, LinkDown
+from spectrum.transports.protocol import Handback, Incarnation, Link, LinkDown, News
 from spectrum.worker.context import Renderer
 from spectrum.worker.errands import Errands
 from spectrum.worker.run import JobRun, Means
@@ -94,15 +94,20 @@ class Worker:
                 await self.clock.sleep(backoff(min(tries, 4), f"{boot}:{tries}").total_seconds())
 
     async def _deliver_spool(self, incarnation: Incarnation) -> None:
-        """What an earlier incarnation could not report: refused by now, but kept as evidence (DESIGN §3.5)."""
-        for news in self.spool.all():
-            try:
-                await self.link.report(incarnation, news)
-            except LinkDown:
-                return
-            except Problem as problem:
-                _log.info("spooled report refused", job_id=news.job_id, problem=problem.slug)
-            self.spool.drop(news)
+        """What an earlier incarnation could not report: refused by now, but kept as evidence (DESIGN §3.5).
+
+        They travel together, so that one of which nothing is heard holds up no other (P19), and the first heartbeat is not late.
+        """
+        await asyncio.gather(*(self._deliver_spooled(incarnation, news) for news in self.spool.all()))
+
+    async def _deliver_spooled(self, incarnation: Incarnation, news: News) -> None:
+        try:
+            await self.link.report(incarnation, news)
+        except LinkDown:
+            return
+        except Problem as problem:
+            _log.info("spooled report refused", job_id=news.job_id, problem=problem.slug)
+        self.spool.drop(news)
 
     async def _serve(self, incarnation: Incarnation, left: float) -> None:
         self._right_until = left + incarnation.lease_seconds * LEASE_MARGIN
