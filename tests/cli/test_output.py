@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 
 from ruamel.yaml import YAML
 
+from spectrum.cli.system import up_text
+from spectrum.local.setup import Ready
 from tests.canned import JOB_ID, Canned, Reply, instance, job, problem
 from tests.cli.conftest import SPECTRUM, Shell
 
@@ -173,6 +176,19 @@ def test_what_is_not_there_names_the_list_of_its_noun(server: Canned, shell: She
     ended = shell.run("target", "show", "moon")
     assert ended.code == 3
     assert ended.err.endswith("next: spectrum target list\n")
+
+
+def test_the_default_plan_of_a_release_is_told(server: Canned, shell: Shell) -> None:
+    plans = [{"name": "large", "default": False}, {"name": "small", "default": True}]
+    release = {"id": "rel_1", "product": "kinto", "version": "26.5.0", "digest": "sha256:0", "plans": plans}
+    server.on("GET", "/v1/products/kinto/releases/26.5.0", Reply(200, release))
+    assert "Plans:    large, small (default)\n" in shell.run("product", "show", "kinto@26.5.0").out
+
+
+def test_the_way_to_sign_in_can_be_pasted_wherever_the_installation_is() -> None:
+    ready = Ready("http://127.0.0.1:8195", "demo", "", "/home/my own/.spectrum/token")
+    line = next(line for line in up_text(ready).splitlines() if line.startswith("Sign in:"))
+    assert shlex.split(line)[-2:] == ["--token-file", ready.token_file]
 
 
 def test_version_prints_itself(bare: Shell) -> None:

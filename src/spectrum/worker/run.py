@@ -137,7 +137,7 @@ class JobRun:
                 await self._survey()
             except StaleFence:
                 return False
-            except (Fault, TimeoutError) as error:
+            except (Fault, OSError) as error:  # no answer in time is one of the latter
                 if isinstance(error, Fault) and not error.failure.kind.retryable and await self._say_hopeless(error):
                     return not self.gone
                 trouble = str(error) or "no answer in time"
@@ -414,7 +414,7 @@ class JobRun:
             self._verdict, self._reopen = (Verdict.REOPENED, wrong[:NEWS_LIMIT]) if wrong else (Verdict.UNWOUND, ())
         except StaleFence:
             self.lose()
-        except (Fault, TimeoutError) as error:
+        except (Fault, OSError) as error:
             _log.info("unwound state can't be seen", job_id=self.job.id, error=str(error))
             await self.clock.sleep(self.provider.settle)
         finally:
