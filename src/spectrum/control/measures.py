@@ -1,4 +1,4 @@
-"""What a copy measures: jobs are counted as it commits them, the present is read from the database when somebody asks.
+"""What a copy measures: jobs are counted and their spans told as it commits them, the present is read when somebody asks.
 
 Counters are those of this process; what the database says of the present is the same in every copy.
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from spectrum import tracing
 from spectrum.core.errors import Problem
 from spectrum.core.jobs.model import Job
 from spectrum.core.jobs.store import Written
-from spectrum.core.jobs.table import Cause
+from spectrum.core.jobs.table import Cause, JobState
 from spectrum.db.pools import Pool
 from spectrum.db.sql import query
 from spectrum.db.visits import Row, look_up
@@ -34,6 +35,7 @@ class Measures:
         for each in written:
             for job in each.ended:
                 self._ended(job)
+                _trace(job)
             for attempt in (attempt for consequences in each.consequences for attempt in consequences.opened):
                 if attempt.cause != Cause.FIRST:
                     self.metrics.step_retries.labels(each.after.jobs[attempt.job_id].operation, attempt.cause).inc()
@@ -63,3 +65,15 @@ class Measures:
         self.metrics.outbox_lag.set(lag)
         self.metrics.audit_lag.set(unsealed)
         self.metrics.jobs_stuck.set(stuck)
+
+
+def _trace(job: Job) -> None:
+    """The span that hangs below the request for the job, and above all that was done for it."""
+    if job.finished_at is None:
+        return
+    about = {"spectrum.job_id": job.id, "spectrum.instance_id": job.instance_id, "spectrum.rescues": job.rescues}
+    failed = (job.failure.code if job.failure else job.state.value) if job.state is not JobState.SUCCEEDED else ""
+    name = f"job {job.operation}"
+    tracing.tell(name, job.traceparent, job.created_at, job.finished_at, own=job.id, failed=failed, about=about)
+    if job.started_at is not None:
+        tracing.tell("wait for a worker", tracing.of_job(job), job.created_at, job.started_at)
