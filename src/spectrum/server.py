@@ -147,8 +147,9 @@ class ControlPlane:
         self.workers = Workers(self.changes, pools[Role.SYSTEM], keys.signing_key_id)
         self.store = PostgresStore(pools[Role.ENGINE], pools[Role.SYSTEM], self.clock)
         self.metrics = Metrics()
-        self.measures = Measures(self.metrics, pools[Role.SYSTEM])
         self.engine = Engine(self.store, CATALOG, self.clock, self.tasks, self._committed)
+        queues = {"commands": lambda: self.engine.waiting, "callers": lambda: self.wakeups.waiting}
+        self.measures = Measures(self.metrics, pools, queues)
         self.dispatch = Dispatch(self.store, self.engine, self.clock, self.entropy)
         self.watch = Watch(
             pools[Role.SYSTEM], pools[Role.ENGINE], self.engine, self.entropy, tuning.observation_interval
