@@ -130,9 +130,18 @@ class Instances(Resource):
         product: str | None = None,
         target: str | None = None,
         lifecycle: str | None = None,
+        hold: str | None = None,
+        health: str | None = None,
         label: str | None = None,
     ) -> Iterator[models.Instance]:
-        query = {"product": product, "target": target, "lifecycle": lifecycle, "label": label}
+        query = {
+            "product": product,
+            "target": target,
+            "lifecycle": lifecycle,
+            "hold": hold,
+            "health": health,
+            "label": label,
+        }
         return self._pages(models.Instance, self.path, **query)
 
     def get(self, name: str) -> models.Instance:

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import structlog
 
+from spectrum import tracing
 from spectrum.core.errors import Problem
 from spectrum.core.ids import JobId
 from spectrum.core.jobs.commands import Holding
@@ -17,6 +18,7 @@ from spectrum.core.plan import Catalog
 from spectrum.core.retry import backoff
 from spectrum.ports import Clock, Entropy, Spawner
 from spectrum.providers.protocol import Provider
+from spectrum.telemetry import bound
 from spectrum.transports.protocol import Handback, Incarnation, Link, LinkDown, News
 from spectrum.worker.context import Renderer
 from spectrum.worker.errands import Errands
@@ -252,7 +254,8 @@ class Worker:
 
         async def until_done() -> None:
             try:
-                await run.run()
+                with bound(job_id=holding.job.id, instance_id=holding.instance.id, trace_id=tracing.id_of(holding.job)):
+                    await run.run()
             finally:
                 self._runs.pop(key, None)
                 if self._full:
