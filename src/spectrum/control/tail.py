@@ -32,6 +32,7 @@ PAGES = 3  # such pages at the same time: who catches up takes no connection fro
 RECHECK_SECONDS = 1.0  # where a wake-up was lost, or the database does not answer
 GATHER_SECONDS = 0.02  # news of so long go out together, and of a little longer for each who follows:
 EACH_SECONDS = 0.0002  # that is what telling one of them takes, and requests want the processor too
+TOGETHER = 50  # who is told of news at the same moment
 RECONNECT_SECONDS = 1.0  # after which who was let go comes back, half as much or half as much again
 HURRY_SECONDS = 1.0  # what is on its way to a client has when this copy is stopped
 
@@ -311,11 +312,11 @@ class Tail:
             return
         if self._window is None:
             self._window = Window(await self._ends.answer(None), self.limits.window)
-            self._tell(set(self._counts))
+            await self._tell(set(self._counts))
         self._news.clear()
         rows = await look_up(self.system, _NEW, self._window.position, BATCH)
         if rows:
-            self._tell(self._window.add([_told(row) for row in rows]))
+            await self._tell(self._window.add([_told(row) for row in rows]))
         elif await self._ends.answer(None) < self._window.position:
             self._begin_anew()
             return
@@ -323,10 +324,13 @@ class Tail:
             await _news_of(self._news, RECHECK_SECONDS)
         await self.clock.sleep(GATHER_SECONDS + EACH_SECONDS * len(self._following))
 
-    def _tell(self, organizations: set[str]) -> None:
-        for follower in self._following:
-            if follower.organization in organizations:
+    async def _tell(self, organizations: set[str]) -> None:
+        """Wake who is concerned, a few at a time: what these are sent is under way before the next ones fill their buffers."""
+        concerned = [follower for follower in self._following if follower.organization in organizations]
+        for first in range(0, len(concerned), TOGETHER):
+            for follower in concerned[first : first + TOGETHER]:
                 follower.wake()
+            await self.clock.sleep(0)
 
     def _begin_anew(self) -> None:
         """The database was set back: positions that were told mean something else now."""
