@@ -67,7 +67,7 @@ class Wish:
     stalled: int = 200
     restless: int = 200
     organizations: int = 10
-    events: int = 2500
+    events: int = 1250
     size: int = 2000
     rate: int = 200
     seed: int = 1
@@ -303,6 +303,12 @@ def main() -> int:
     embedded = Embedded(folder / "database")
     try:
         tally = asyncio.run(soak(wish, folder, embedded.start().url()))
+    except Exception:
+        print(f"logs: {folder}", file=sys.stderr)
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     finally:
         embedded.remove()
     shutil.rmtree(folder)

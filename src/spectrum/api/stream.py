@@ -97,6 +97,7 @@ class EventStream(StreamingResponse):
         check_at = self._clock.monotonic() + CHECK_SECONDS
         async for text in self._follower:
             await self._deliver(send, text)
+            del text  # nobody needs it while the next one is waited for, which may be long
             if self._clock.monotonic() >= check_at:
                 if not await self._may_go_on():
                     break
