@@ -9,7 +9,7 @@ export UV_SYSTEM_CERTS ?= 1
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down doctor check docs format test golden fuzz sim proof mutants ring2 chaos bench soak-sse peers clean sagas
+.PHONY: help setup up down doctor check docs format test golden fuzz sim proof mutants ring2 chaos bench soak-sse peers clean sagas trace
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ soak-sse: setup ## 2,000 clients follow events and 200 of them read nothing: wha
 
 peers: setup ## the same six steps on other engines, side by side (five minutes, and as long again to have them)
 	@$(BIN)/python -m bench.peers
+
+trace: setup ## draw the trace of one create into docs/trace.svg
+	@$(BIN)/python -m docs.trace docs/trace.svg
 
 clean: ## remove what can be made again
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

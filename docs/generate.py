@@ -15,6 +15,7 @@ from typing import Any, cast
 import typer
 
 from docs import contracts
+from docs.dashboard import dashboard
 from sim import ledger
 from spectrum.api.app import create_app
 from spectrum.cli.app import build
@@ -182,6 +183,7 @@ def documents() -> dict[str, str]:
         "state-machine.md": state_machine(),
         "cli.md": commands(),
         "proof.md": ledger.render(),
+        "../deploy/grafana/spectrum.json": dashboard(),
         **{f"events/{name}": text for name, text in contracts.documents().items()},
     }
 

@@ -81,10 +81,11 @@ def check(root: Path) -> tuple[Offence, ...]:
         text = path.read_text()
         found += sql(path, text, rules["queries"])
         known |= set(_SQL_NAME.findall(text))
-    stale = sorted(set(rules["queries"]) - known)
+    gone = [("query", name) for name in sorted(set(rules["queries"]) - known)]
+    gone += [("file", edge) for edge in sorted(rules["edges"]) if not (root / edge).exists()]
     found += (
-        Offence(root / "pyproject.toml", 0, name, "is declared, and there is no such query: remove it")
-        for name in stale
+        Offence(root / "pyproject.toml", 0, name, f"is declared, and there is no such {kind}: remove it")
+        for kind, name in gone
     )
     return tuple(found)
 

@@ -153,7 +153,7 @@ def job(state: str = "running", **more: Any) -> dict[str, Any]:
         "done": done,
         "version": 3,
         "progress": {"done": 2 if done else 1, "total": 2},
-        "created_at": "2026-11-23T10:00:00Z",
+        "created_at": "2026-11-23T10:00:00.120Z",
         "steps": [
             {"id": "stp_1", "name": "prepare", "state": "done", "attempts": [{"number": 1}]},
             {"id": "stp_2", "name": "start-web", "needs": ["prepare"], "state": "done" if done else "running"},
@@ -179,7 +179,7 @@ def instance(**more: Any) -> dict[str, Any]:
         "parameters": {"project_name": "Acme", "db_password": {"secret": True, "version": 1}},
         "endpoints": [{"name": "api", "url": "http://127.0.0.1:21045/v1/", "primary": True}],
         "services": [{"name": "db", "state": "running", "health": "healthy", "restarts": 0, "ports": {"5432": 21044}}],
-        "created_at": "2026-11-23T10:00:00Z",
+        "created_at": "2026-11-23T10:00:00.120Z",
         "colour_of_a_later_version": "blue",
         **more,
     }

@@ -357,7 +357,7 @@ class MemoryStore:
         def work() -> Sequence[Candidate]:
             now = self.database.now()
             found = [
-                _candidate(job)
+                job
                 for job in self.database.jobs.values()
                 if job.pool_id == pool_id
                 and job.owner is None
@@ -502,13 +502,13 @@ class MemoryStore:
             raise Unavailable(f"{port} gave no answer in time") from error
 
 
-def _in_turns(found: Iterable[Candidate]) -> list[Candidate]:
-    """Each organization's oldest first, then each one's second."""
+def _in_turns(found: Iterable[Job]) -> list[Candidate]:
+    """Of each organization the one that has been due for longest first, then each one's second."""
     turns: dict[OrganizationId, int] = {}
     numbered = []
-    for candidate in sorted(found, key=lambda candidate: candidate.job_id or ""):
-        turn = turns[candidate.organization_id] = turns.get(candidate.organization_id, 0) + 1
-        numbered.append((turn, candidate.job_id or "", candidate))
+    for job in sorted(found, key=lambda job: (job.not_before or job.created_at, job.id)):
+        turn = turns[job.organization_id] = turns.get(job.organization_id, 0) + 1
+        numbered.append((turn, job.id, _candidate(job)))
     return [candidate for *_, candidate in sorted(numbered, key=lambda one: one[:2])]
 
 

@@ -66,6 +66,7 @@ from spectrum.operations import CATALOG
 from spectrum.ports import SystemClock, SystemEntropy, Tasks, settle_garbage
 from spectrum.settings import ServerSettings, load
 from spectrum.telemetry import Metrics, configure_logs
+from spectrum.tracing import configure_traces
 from spectrum.transports.kafka.facts import Facts
 
 PARTS = ("api", "sweeper", "sequencer", "sealer", "relay")
@@ -86,7 +87,7 @@ def run(parts: tuple[str, ...] = (), bootstrap: str | None = None, new_epoch: bo
     """Be a control plane until SIGTERM or SIGINT.
 
     `bootstrap` names a file with a token that is to let its holder into organization `default`.
-    Raises `ServerError`, `SettingsError`, `KeyFileError`, `BootstrapError`.
+    Raises `ServerError`, `SettingsError`, `KeyFileError`, `BootstrapError`, `TracingError`.
     """
     settings = load(ServerSettings)
     configure_logs(settings.log_format, SystemClock())
@@ -96,8 +97,12 @@ def run(parts: tuple[str, ...] = (), bootstrap: str | None = None, new_epoch: bo
     token = Path(bootstrap).read_text().strip() if bootstrap else None
     settle_garbage()
     _allow_connections()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, chosen, token, new_epoch))
+    end_traces = configure_traces("server")
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings, chosen, token, new_epoch))
+    finally:
+        end_traces()
 
 
 def _allow_connections() -> None:
@@ -156,8 +161,9 @@ class ControlPlane:
         self.workers = Workers(self.changes, pools[Role.SYSTEM], keys.signing_key_id)
         self.store = PostgresStore(pools[Role.ENGINE], pools[Role.SYSTEM], self.clock)
         self.metrics = Metrics()
-        self.measures = Measures(self.metrics, pools[Role.SYSTEM])
         self.engine = Engine(self.store, CATALOG, self.clock, self.tasks, self._committed)
+        queues = {"commands": lambda: self.engine.waiting, "callers": lambda: self.wakeups.waiting}
+        self.measures = Measures(self.metrics, pools, queues)
         self.dispatch = Dispatch(self.store, self.engine, self.clock, self.entropy)
         self.watch = Watch(
             pools[Role.SYSTEM], pools[Role.ENGINE], self.engine, self.entropy, tuning.observation_interval

@@ -196,6 +196,32 @@ class Metrics:
             buckets=(0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3_600),
             registry=self.registry,
         )
+        self.jobs_open = Gauge(
+            "spectrum_jobs_open", "Jobs that have not ended, by state.", ["state"], registry=self.registry
+        )
+        self.jobs_unclaimed = Gauge(
+            "spectrum_jobs_unclaimed_seconds",
+            "For how long the oldest job that a worker may claim has waited for one.",
+            registry=self.registry,
+        )
+        self.workers_live = Gauge(
+            "spectrum_workers_live", "Workers with a lease that has not ended.", registry=self.registry
+        )
+        self.breakers_open = Gauge(
+            "spectrum_breakers_open", "Targets that are not asked, since they did not answer.", registry=self.registry
+        )
+        self.queue = Gauge(
+            "spectrum_queue_length",
+            "What waits inside this process: commands for a transaction, callers for news.",
+            ["queue"],
+            registry=self.registry,
+        )
+        self.connections = Gauge(
+            "spectrum_database_connections",
+            "Connections of this process to PostgreSQL, by role: in use, and the most that there may be.",
+            ["role", "state"],
+            registry=self.registry,
+        )
         self.steps_in_flight = Gauge("spectrum_steps_in_flight", "Steps being executed now.", registry=self.registry)
         self.step_retries = Counter(
             "spectrum_step_retries",

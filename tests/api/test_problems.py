@@ -75,6 +75,7 @@ CASES: dict[str, dict[str, Any]] = {
     "away": {"method": "GET", "url": "/v1/things/away", "headers": ALL},
     "broken": {"method": "GET", "url": "/v1/things/broken", "headers": ALL},
     "no such problem": {"method": "GET", "url": "/problems/nonsense"},
+    "the root": {"method": "GET", "url": "/"},
 }
 
 

@@ -125,6 +125,15 @@ def test_signing_in_tells_nothing_of_its_retries(bare: Shell, server: Canned) ->
     assert (ended.out, ended.err) == ("", f"Signed in to {server.url} as context prod\n")
 
 
+def test_who_waits_for_a_server_is_told_so_once(bare: Shell) -> None:
+    with Canned() as gone:
+        url = gone.url
+    ended = bare.run("login", url, "--token-file", "-", stdin="mine\n")
+    assert ended.err == (
+        f"{url} is not ready; trying again\nerror: {url} does not answer: Connection refused\nnext: spectrum status\n"
+    )
+
+
 def test_a_token_file_that_is_not_there_is_told_without_the_systems_numbers(bare: Shell) -> None:
     ended = bare.run("login", "http://127.0.0.1:1", "--token-file", "/nope")
     assert ended.err.startswith("error: The token file /nope cannot be read: No such file or directory\n")

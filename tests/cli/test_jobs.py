@@ -209,7 +209,22 @@ def test_a_conflict_has_its_code(server: Canned, shell: Shell) -> None:
     server.on("POST", "/v1/instances", problem(409, "instance-busy", "Its queue is full."))
     ended = shell.run(*CREATE)
     assert ended.code == 4
-    assert "next: spectrum job list" in ended.err
+    assert "next: spectrum job list --instance acme\n" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "command", "next_command"),
+    [
+        ("POST", "/v1/instances/acme:purge", ("instance", "purge", "acme", "--yes"), "spectrum instance show acme"),
+        ("POST", f"/v1/jobs/{JOB_ID}:cancel", ("job", "cancel", JOB_ID), f"spectrum job show {JOB_ID}"),
+        ("DELETE", "/v1/targets/local", ("target", "remove", "local", "--yes"), "spectrum target list"),
+    ],
+)
+def test_what_is_not_allowed_now_names_a_command_about_the_same_thing(
+    server: Canned, shell: Shell, method: str, path: str, command: tuple[str, ...], next_command: str
+) -> None:
+    server.on(method, path, problem(409, "not-allowed-now", "Not in this state."))
+    assert shell.run(*command).err.endswith(f"\nnext: {next_command}\n")
 
 
 def test_waiting_for_a_quarantined_instance_has_its_code(server: Canned, shell: Shell) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 
 from ruamel.yaml import YAML
 
+from spectrum.cli.system import up_text
+from spectrum.local.setup import Ready
 from tests.canned import JOB_ID, Canned, Reply, instance, job, problem
 from tests.cli.conftest import SPECTRUM, Shell
 
@@ -78,6 +81,13 @@ def test_an_empty_list_prints_nothing_in_a_pipe(server: Canned, shell: Shell) ->
 def test_json_is_what_the_server_sent(server: Canned, shell: Shell) -> None:
     server.on("GET", "/v1/instances", Reply(200, {"items": two()}))
     assert json.loads(shell.run("instance", "list", "-o", "json").out) == {"items": two()}
+
+
+def test_instances_that_wait_for_a_person_or_are_not_well_can_be_listed_alone(server: Canned, shell: Shell) -> None:
+    server.on("GET", "/v1/instances", Reply(200, {"items": two(), "next_cursor": None}))
+    shell.run("instance", "list", "--hold", "quarantined", "--health", "unhealthy")
+    (asked,) = server.requests
+    assert (asked.query["hold"], asked.query["health"]) == ("quarantined", "unhealthy")
 
 
 def test_yaml_is_what_the_server_sent(server: Canned, shell: Shell) -> None:
@@ -173,6 +183,19 @@ def test_what_is_not_there_names_the_list_of_its_noun(server: Canned, shell: She
     ended = shell.run("target", "show", "moon")
     assert ended.code == 3
     assert ended.err.endswith("next: spectrum target list\n")
+
+
+def test_the_default_plan_of_a_release_is_told(server: Canned, shell: Shell) -> None:
+    plans = [{"name": "large", "default": False}, {"name": "small", "default": True}]
+    release = {"id": "rel_1", "product": "kinto", "version": "26.5.0", "digest": "sha256:0", "plans": plans}
+    server.on("GET", "/v1/products/kinto/releases/26.5.0", Reply(200, release))
+    assert "Plans:    large, small (default)\n" in shell.run("product", "show", "kinto@26.5.0").out
+
+
+def test_the_way_to_sign_in_can_be_pasted_wherever_the_installation_is() -> None:
+    ready = Ready("http://127.0.0.1:8195", "demo", "", "/home/my own/.spectrum/token")
+    line = next(line for line in up_text(ready).splitlines() if line.startswith("Sign in:"))
+    assert shlex.split(line)[-2:] == ["--token-file", ready.token_file]
 
 
 def test_version_prints_itself(bare: Shell) -> None:

@@ -74,7 +74,7 @@ _AGE = """
 WITH c AS (UPDATE cell SET alive_at = $2, resumed_at = resumed_at - $1::interval),
      l AS (UPDATE leases SET renewed_at = renewed_at - $1::interval),
      j AS (UPDATE jobs SET deadline = deadline - $1::interval, unwind_deadline = unwind_deadline - $1::interval,
-                           not_before = not_before - $1::interval),
+                           not_before = not_before - $1::interval, created_at = created_at - $1::interval),
      s AS (UPDATE steps SET attempt_deadline = attempt_deadline - $1::interval)
 UPDATE instances SET purge_at = purge_at - $1::interval, version = version + 1
 """

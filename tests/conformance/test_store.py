@@ -588,6 +588,15 @@ async def test_organizations_take_turns_the_oldest_job_first_within_each(hand: H
     assert set(await hand.claimable(limit=2)) == {many[0].id, few[0].id}
 
 
+async def test_a_job_that_was_put_off_goes_behind_those_that_have_been_due_for_longer(hand: Hand) -> None:
+    put_off, other = await hand.created("one"), await hand.created("two")
+    await hand.arrange_job(put_off, not_before=put_off.created_at + timedelta(seconds=HOUR))
+    await hand.harness.pass_time(HOUR + 1)
+    newest = await hand.created("three")
+
+    assert await hand.claimable() == [other.id, put_off.id, newest.id]
+
+
 # ---- due
 
 

@@ -84,6 +84,8 @@ HOT: dict[str, tuple[Role, Arguments]] = {
     "log_read": (SYSTEM, lambda made: (50_000, 1000)),
     "log_reader_begin": (SYSTEM, lambda made: ("another",)),
     "measures_readers": (SYSTEM, lambda made: ()),
+    "measures_jobs": (SYSTEM, lambda made: ()),
+    "measures_fleet": (SYSTEM, lambda made: ()),
     "audit_waits": (SYSTEM, lambda made: ()),
     "watches_due": (SYSTEM, one("pol", 3, SOON, 10, LATER)),
     "watches_next": (SYSTEM, one("pol", 3)),

@@ -138,7 +138,7 @@ HEARD = (
                     "        if await self._deliver_fence():"
                 },
             ),
-            Edit(Worker, "_deliver_spool", {"        self.spool.drop(news)\n": ""}),
+            Edit(Worker, "_deliver_spooled", {"    self.spool.drop(news)\n": ""}),
         ),
         _P("P4"),
         rates={**LOSSES, "http drop answer": 0.2, "http drop request": 0.1},

@@ -12,6 +12,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     played = sum(value for report in passed for name, value in report.user_properties if name == "situations")
     if played:
         terminalreporter.write_line(f"saga harness: {played} situations ended as they should")
-    if played and os.environ.get("SPECTRUM_LEDGER"):
+    part_of_a_run = "PYTEST_XDIST_WORKER" in os.environ  # whose whole is told by the process that started this one
+    if played and os.environ.get("SPECTRUM_LEDGER") and not part_of_a_run:
         failed = len(terminalreporter.stats.get("failed", ()))
         ledger.add(ledger.Run("sagas", "every operation", played, "situations", violations=failed))

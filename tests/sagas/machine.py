@@ -191,7 +191,7 @@ def _ask(address: str, identity: str) -> Answer:
             said, status = response.read().decode(), response.status
     except OSError as error:
         return Answer(0, problem=f"{address} does not answer: {error}")
-    return Answer(status, said) if said == identity else Answer(0, problem=f"{said!r} answers there")
+    return Answer(status) if said == identity else Answer(0, problem=f"{said!r} answers there")
 
 
 async def _facts(holder: Holder) -> Facts:

@@ -24,6 +24,18 @@ def test_this_repository_is_clean() -> None:
     assert lint.check(Path(__file__).parents[2]) == ()
 
 
+def test_what_is_declared_and_not_there_is_an_offence(tmp_path: Path) -> None:
+    rules = (
+        "[tool.spectrum.nondeterminism]\nedges = {'src/gone.py' = 'talked to it'}\nqueries = {gone = 'read a clock'}"
+    )
+    (tmp_path / "pyproject.toml").write_text(rules)
+
+    assert [str(offence).partition(": ")[2] for offence in lint.check(tmp_path)] == [
+        "gone is declared, and there is no such query: remove it",
+        "src/gone.py is declared, and there is no such file: remove it",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [

@@ -150,7 +150,8 @@ def _of_validation(request: Request, error: RequestValidationError) -> Problem:
 def _of_framework(request: Request, error: HTTPException) -> Problem:
     slug = _BY_STATUS.get(error.status_code, "internal" if error.status_code >= 500 else "malformed")
     path = request.url.path
-    where = f"Try {path.rstrip('/')}" if path.endswith("/") else "See /openapi.json"
+    shorter = path.rstrip("/")
+    where = f"Try {shorter}" if shorter not in ("", path) else "See /openapi.json"
     details = {
         "not-found": f"There is nothing at {path}. {where}.",
         "method-not-allowed": f"{request.method} is not possible at {request.url.path}.",

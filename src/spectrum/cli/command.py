@@ -103,6 +103,7 @@ def nouns(app: typer.Typer, name: str, help_text: str) -> typer.Typer:
 def _guarded(function: Callable[..., None], options: dict[str, Any], arguments: dict[str, Any], noun: str) -> None:
     """Run the command; every expected end becomes an exit code (INTERFACES §5)."""
     session: Session | None = None
+    name = next((str(arguments[key]) for key in ("name", "job_id") if key in arguments), "")
     try:
         environment.refuse_unknown()
         session = Session(Options(**options))
@@ -113,10 +114,10 @@ def _guarded(function: Callable[..., None], options: dict[str, Any], arguments: 
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     except UsageError as error:
-        tell(error, noun)
+        tell(error, noun, name)
         raise typer.Exit(error.exit_code) from None
     except SpectrumError as error:
-        tell(_with_key(error, session), noun)
+        tell(_with_key(error, session), noun, name)
         raise typer.Exit(int(getattr(error, "exit_code", 1))) from None
     finally:
         if session is not None:

@@ -11,9 +11,8 @@ ERROR, USAGE, NOT_SIGNED_IN, INTERRUPTED = 1, 2, 7, 130
 _NEXT = {
     "unauthenticated": "spectrum login URL",
     "forbidden": "spectrum token create NAME --scope …, with a token that may",
-    "instance-busy": "spectrum job list --instance NAME",
-    "not-allowed-now": "spectrum instance show NAME",
-    "precondition-failed": "spectrum instance show NAME, then the same command again",
+    "instance-busy": "spectrum job list --instance {name}",
+    "precondition-failed": "spectrum instance show {name}, then the same command again",
     "operation-not-available": "spectrum --help",
     "idempotency-key-reused": "the same command with another --idempotency-key",
     "invalid-product": "spectrum product validate FILE",
@@ -28,7 +27,11 @@ _NEXT_BY_PLACE = {
     "/plan": "spectrum product show PRODUCT@VERSION",
     "/parameters": "spectrum product show PRODUCT@VERSION",
 }
-_NEXT_BY_NOUN = {"not-found": "spectrum {noun} list"}
+_NEXT_BY_NOUN = {"not-found": "spectrum {noun} list", "not-allowed-now": "spectrum {noun} list"}
+_NEXT_OF = {
+    ("instance", "not-allowed-now"): "spectrum instance show {name}",
+    ("job", "not-allowed-now"): "spectrum job show {name}",
+}
 
 
 class UsageError(SpectrumError):
@@ -48,8 +51,8 @@ class NotSignedIn(UsageError):
     exit_code = NOT_SIGNED_IN
 
 
-def tell(error: SpectrumError, noun: str = "") -> None:
-    """Put the error on stderr."""
+def tell(error: SpectrumError, noun: str = "", name: str = "") -> None:
+    """Put the error on stderr. `noun` and `name`: what the command was about."""
     message = getattr(error, "message", "") or getattr(error, "detail", "") or str(error)
     slug = getattr(error, "slug", "")
     lines = [f"error: {message}{f' ({slug})' if slug else ''}"]
@@ -60,21 +63,23 @@ def tell(error: SpectrumError, noun: str = "") -> None:
         lines += [f"  | {line}" for line in (job.error.evidence if job.error else ())]
     if request_id := getattr(error, "request_id", ""):
         lines.append(f"request: {request_id}")
-    lines.append(f"next: {next_command(error, noun)}")
+    lines.append(f"next: {next_command(error, noun, name)}")
     sys.stderr.write("\n".join(lines) + "\n")
 
 
-def next_command(error: SpectrumError, noun: str = "") -> str:
+def next_command(error: SpectrumError, noun: str = "", name: str = "") -> str:
     """What to do about it: the error's own hint, else what helps with its kind."""
     slug = getattr(error, "slug", "")
     if hint := getattr(error, "hint", ""):
         return str(hint)
+    if found := _NEXT_OF.get((noun, slug)):
+        return found.format(name=name or "NAME")
     if slug in _NEXT_BY_NOUN:
         return _NEXT_BY_NOUN[slug].format(noun=noun) if noun else "spectrum --help"
     places: tuple[Where, ...] = getattr(error, "errors", ())
     if places and (found := _NEXT_BY_PLACE.get("/".join(places[0].pointer.split("/")[:2]))):
         return found
-    return _NEXT.get(slug, f"spectrum {noun} --help".replace("  ", " "))
+    return _NEXT.get(slug, f"spectrum {noun} --help".replace("  ", " ")).format(name=name or "NAME")
 
 
 def why(error: Exception) -> str:

@@ -123,7 +123,7 @@ def _long_release(release: Release) -> str:
             ("Version", release.version),
             ("Digest", release.digest),
             ("Created", release.created_at),
-            ("Plans", [_plan_name(plan) for plan in release.plans]),
+            ("Plans", ", ".join(_plan_name(plan) for plan in release.plans)),
         )
     )
     rows = [_parameter_row(name, declared) for name, declared in release.parameters.items()]
@@ -139,4 +139,6 @@ def _parameter_row(name: str, declared: Any) -> tuple[str, ...]:
 
 
 def _plan_name(plan: Any) -> str:
-    return str(plan.get("name", plan)) if isinstance(plan, dict) else str(plan)
+    if not isinstance(plan, dict):
+        return str(plan)
+    return f"{plan.get('name', plan)} (default)" if plan.get("default") else str(plan.get("name", plan))

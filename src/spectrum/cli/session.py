@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from spectrum.sdk import Client
     from spectrum.sdk.models import Job, Model
 
+MOMENT = 1.0  # seconds that may pass without a word
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)")
 
@@ -86,9 +87,7 @@ class Session:
         return isinstance(error, Unreachable)
 
     def say(self, text: str) -> None:
-        sys.stdout.flush()  # where both go to one file, in the order in which they were said
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+        say(text)
 
     def show_all(self, items: Iterable[Model], columns: Columns) -> None:
         from spectrum.cli import output
@@ -133,13 +132,31 @@ class Session:
 
 
 def connect(url: str, token: str | None) -> Client:
-    """A client of a program, which says what went wrong once, at its end, and logs no retries."""
+    """A client of a program, which says what went wrong once, at its end, and logs no retries.
+
+    Who waits for longer than a moment is told for what.
+    """
     import stamina.instrumentation
 
     from spectrum.sdk import Client
 
-    stamina.instrumentation.set_on_retry_hooks(())
+    told = False
+
+    def tell(details: stamina.instrumentation.RetryDetails) -> None:
+        nonlocal told
+        if details.waited_so_far >= MOMENT and not told:
+            told = True
+            say(f"{url} is not ready; trying again")
+
+    stamina.instrumentation.set_on_retry_hooks((tell,))
     return Client(url, token)
+
+
+def say(text: str) -> None:
+    """A message to who looks on."""
+    sys.stdout.flush()  # where both go to one file, in the order in which they were said
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
 
 
 def duration(text: str) -> float:

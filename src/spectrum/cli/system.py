@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from dataclasses import asdict
@@ -52,7 +53,7 @@ def up(
     except KeyboardInterrupt:
         session.say("\nInterrupted. Go on: spectrum up; or stop what runs: spectrum down")
         raise
-    session.show_data(asdict(ready), lambda: _text(ready), ready.instance)
+    session.show_data(asdict(ready), lambda: up_text(ready), ready.instance)
     if foreground:
         commands.attend(session.say)
 
@@ -85,7 +86,8 @@ def doctor(session: Session) -> None:
         raise typer.Exit(ERROR)
 
 
-def _text(ready: Ready) -> str:
+def up_text(ready: Ready) -> str:
+    """Where everything is once it is up, and what a newcomer does next."""
     from spectrum.cli.output import fields
 
     return fields(
@@ -96,7 +98,7 @@ def _text(ready: Ready) -> str:
             (
                 "Sign in",
                 f"commands in this folder are signed in; elsewhere: {own_name()} login {ready.api_url} "
-                f"--token-file {ready.token_file}",
+                f"--token-file {shlex.quote(ready.token_file)}",
             ),
             ("Next", f"{own_name()} instance list"),
         )

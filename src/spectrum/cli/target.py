@@ -36,7 +36,9 @@ def add(
     name: Name,
     target_url: Annotated[
         str,
-        typer.Argument(help="process:///folder, docker:///var/run/docker.sock, kubernetes://context.", metavar="URL"),
+        typer.Argument(
+            help="process:///folder; workers for docker:// and kubernetes:// are not there yet.", metavar="URL"
+        ),
     ],
     pool: Annotated[str | None, typer.Option(help="The workers that reach it; by default a pool of its own.")] = None,
 ) -> None:

@@ -11,7 +11,9 @@ from datetime import datetime
 from typing import Any
 
 import structlog
+from opentelemetry.trace import SpanKind
 
+from spectrum import tracing
 from spectrum.control.calls import Calls
 from spectrum.control.changes import Changes
 from spectrum.control.dispatch import Caller, Dispatch, release_of, report_of
@@ -249,9 +251,21 @@ class Desk:
         asked = wire.apart(visit.body)
         caller = visit.caller({})
         reports = [report_of(caller, visit.lease_id, news) for news in asked if isinstance(news, News)]
+        began = self.clock.now()
         heard = await self.dispatch.report_all(reports)
+        self._trace(asked, began)
         answers = iter(heard)
         return wire.Answers(tuple(_told(next(answers) if isinstance(news, News) else news) for news in asked))
+
+    def _trace(self, asked: Sequence[News | Problem], began: datetime) -> None:
+        """They came together, and are parts of different traces."""
+        if not tracing.on():
+            return
+        ended = self.clock.now()
+        for news in asked:
+            if isinstance(news, News):
+                about = {"spectrum.job_id": news.job_id, "spectrum.report": news.number}
+                tracing.tell("take report", news.traceparent, began, ended, kind=SpanKind.SERVER, about=about)
 
     async def _release(self, visit: Visit) -> wire.Empty:
         back: Handback = wire.decode(Handback, visit.body)

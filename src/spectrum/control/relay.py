@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import structlog
+from opentelemetry.trace import SpanKind
 
+from spectrum import tracing
 from spectrum.control.leader import Leader
 from spectrum.control.log import read
+from spectrum.core.events.envelope import Event
 from spectrum.db.log_reader import LogGap, LogReader
 from spectrum.ports import Clock, Entropy, Spawner
 from spectrum.transports.protocol import Delivered, Outlet
@@ -28,11 +32,12 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Sending:
-    """A batch that is under way, since when by the monotonic clock."""
+    """A batch that is under way, since when by the monotonic clock and by that of the wall."""
 
-    positions: tuple[int, ...]
+    events: tuple[Event, ...]
     task: asyncio.Task[Delivered]
     since: float
+    began: datetime
 
 
 @dataclass
@@ -79,26 +84,37 @@ class Relay:
             return None
         if not rows:
             return None
-        task = self.spawner.spawn(self.outlet.publish([read(row) for row in rows]), "facts")
-        self._sending = _Sending(tuple(row["position"] for row in rows), task, self.clock.monotonic())
+        events = tuple(read(row) for row in rows)
+        task = self.spawner.spawn(self.outlet.publish(events), "facts")
+        self._sending = _Sending(events, task, self.clock.monotonic(), self.clock.now())
         return self._sending
 
     async def _settle(self, term: int, sending: _Sending, delivered: Delivered) -> None:
         if delivered.count:
-            await self.reader.advance(term, sending.positions[delivered.count - 1])
-        if delivered.count == len(sending.positions):
+            await self.reader.advance(term, sending.events[delivered.count - 1].position)
+            self._trace(sending, delivered.count)
+        if delivered.count == len(sending.events):
             self._width = min(2 * self._width, self.batch)
             self._tell("")
             return
         # One by one from here: what comes after a fact that is refused would only be sent again and again.
         self._width = 1
-        self._tell(delivered.refusal, position=sending.positions[delivered.count])
+        self._tell(delivered.refusal, position=sending.events[delivered.count].position)
         await self.clock.sleep(RETRY_SECONDS)
+
+    def _trace(self, sending: _Sending, count: int) -> None:
+        if not tracing.on():
+            return
+        now = self.clock.now()
+        for event in sending.events[:count]:
+            about = {"spectrum.subject": event.subject, "spectrum.position": event.position}
+            name = f"publish {event.type}"
+            tracing.tell(name, event.traceparent, sending.began, now, kind=SpanKind.PRODUCER, about=about)
 
     def _notice(self, sending: _Sending) -> None:
         if self.clock.monotonic() - sending.since >= STALL_SECONDS:
             silent = "nothing is acknowledged: check that the brokers run, and can be reached from here"
-            self._tell(self.outlet.trouble or silent, position=sending.positions[0])
+            self._tell(self.outlet.trouble or silent, position=sending.events[0].position)
 
     def _tell(self, trouble: str, **where: int) -> None:
         """Say once that facts wait, and why; and once that they go on. Nothing is skipped meanwhile."""

@@ -55,6 +55,11 @@ class Wakeups:
         for topic in {*self._waiting, *self._turns}:
             self.wake(topic)
 
+    @property
+    def waiting(self) -> int:
+        """How many wait now, whatever for."""
+        return sum(map(len, self._waiting.values()))
+
     def end(self) -> None:
         """Let everybody go, now and from now on."""
         self.ended = True

@@ -23,7 +23,6 @@ class Answer:
     """What came back from an endpoint of the instance. `status` 0: nothing answered; `problem` says why."""
 
     status: int
-    body: str = ""
     problem: str = ""
 
 

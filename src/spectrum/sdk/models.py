@@ -7,9 +7,13 @@ Times are aware datetimes, UTC.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+from spectrum.core.moments import stamp
+
+Moment = Annotated[datetime, PlainSerializer(stamp, when_used="json")]
 
 
 class Model(BaseModel):
@@ -39,7 +43,7 @@ class Condition(Model):
     status: str
     reason: str = ""
     message: str = ""
-    since: datetime | None = None
+    since: Moment | None = None
 
 
 class Action(Model):
@@ -64,7 +68,7 @@ class Instance(Model):
     lifecycle: str = "creating"
     hold: str = "none"
     health: str = "unknown"
-    observed_at: datetime | None = None
+    observed_at: Moment | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
     outputs: dict[str, Any] = Field(default_factory=dict)
     endpoints: tuple[Endpoint, ...] = ()
@@ -72,10 +76,10 @@ class Instance(Model):
     conditions: tuple[Condition, ...] = ()
     active_job_id: str | None = None
     actions: tuple[Action, ...] = ()
-    created_at: datetime | None = None
-    updated_at: datetime | None = None
-    deleted_at: datetime | None = None
-    purge_at: datetime | None = None
+    created_at: Moment | None = None
+    updated_at: Moment | None = None
+    deleted_at: Moment | None = None
+    purge_at: Moment | None = None
 
     @property
     def url(self) -> str:
@@ -110,8 +114,8 @@ class Waiting(Model):
     reason: str = Field(default="", alias="for")
     holder: str | None = None
     position: int | None = None
-    since: datetime | None = None
-    until: datetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     unblock: str | None = None
 
 
@@ -121,8 +125,8 @@ class Attempt(Model):
     cause: str = "first"
     outcome: str | None = None
     worker_id: str | None = None
-    intent_at: datetime | None = None
-    outcome_at: datetime | None = None
+    intent_at: Moment | None = None
+    outcome_at: Moment | None = None
     error: Failure | None = None
 
 
@@ -132,8 +136,8 @@ class Step(Model):
     state: str = "pending"
     slot: str | None = None
     needs: tuple[str, ...] = ()
-    retry_at: datetime | None = None
-    deadline: datetime | None = None
+    retry_at: Moment | None = None
+    deadline: Moment | None = None
     attempts: tuple[Attempt, ...] = ()
 
 
@@ -159,10 +163,10 @@ class Job(Model):
     residue: tuple[Any, ...] = ()
     plan_hash: str | None = None
     progress: Progress = Progress()
-    deadline: datetime | None = None
-    created_at: datetime | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
+    deadline: Moment | None = None
+    created_at: Moment | None = None
+    started_at: Moment | None = None
+    finished_at: Moment | None = None
     steps: tuple[Step, ...] = ()
 
 
@@ -187,7 +191,7 @@ class Product(Model):
     name: str
     latest: str | None = None
     releases: int | None = None
-    created_at: datetime | None = None
+    created_at: Moment | None = None
 
 
 class Release(Model):
@@ -200,7 +204,7 @@ class Release(Model):
     plans: tuple[Any, ...] = ()
     parameters: dict[str, Any] = Field(default_factory=dict)
     warnings: tuple[Any, ...] = ()
-    created_at: datetime | None = None
+    created_at: Moment | None = None
 
 
 class Target(Model):
@@ -209,7 +213,7 @@ class Target(Model):
     url: str
     pool: str | None = None
     state: str = ""
-    created_at: datetime | None = None
+    created_at: Moment | None = None
 
 
 class Worker(Model):
@@ -218,8 +222,8 @@ class Worker(Model):
     pool: str | None = None
     state: str = ""
     targets: tuple[str, ...] = ()
-    seen_at: datetime | None = None
-    created_at: datetime | None = None
+    seen_at: Moment | None = None
+    created_at: Moment | None = None
 
 
 class Token(Model):
@@ -229,15 +233,15 @@ class Token(Model):
     name: str | None = None
     scopes: tuple[str, ...] = ()
     token: str | None = None
-    expires_at: datetime | None = None
-    created_at: datetime | None = None
-    revoked_at: datetime | None = None
+    expires_at: Moment | None = None
+    created_at: Moment | None = None
+    revoked_at: Moment | None = None
 
 
 class Organization(Model):
     id: str
     name: str
-    created_at: datetime | None = None
+    created_at: Moment | None = None
 
 
 class Event(Model):
@@ -247,7 +251,7 @@ class Event(Model):
     type: str
     subject: str | None = None
     source: str | None = None
-    time: datetime | None = None
+    time: Moment | None = None
     sequence: Any = None
     position: int | None = None
     data: dict[str, Any] = Field(default_factory=dict)
@@ -259,7 +263,7 @@ class AuditSeal(Model):
     number: int
     hash: str
     previous: str = ""
-    sealed_at: datetime | None = None
+    sealed_at: Moment | None = None
 
 
 class AuditRecord(Model):
@@ -270,7 +274,7 @@ class AuditRecord(Model):
     action: str
     subject: str
     organization_id: str = ""
-    recorded_at: datetime | None = None
+    recorded_at: Moment | None = None
     request_id: str | None = None
     evidence: dict[str, Any] = Field(default_factory=dict)
     seal: AuditSeal | None = None
@@ -284,11 +288,11 @@ class AuditHead(Model):
     hash: str
     key_id: str
     signature: str
-    sealed_at: datetime | None = None
+    sealed_at: Moment | None = None
 
 
 class LogLine(Model):
-    at: datetime | None = None
+    at: Moment | None = None
     service: str = ""
     stream: str = "stdout"
     text: str

@@ -20,7 +20,6 @@ M = TypeVar("M", bound=models.Model)
 POLL = 30.0  # seconds that one long poll may take
 OUTAGE = 300.0  # seconds for which a wait puts up with a server that does not answer
 EXPORT_PAGE = 200  # records
-ACTIONS = ("start", "stop", "restart", "undelete", "purge", "resolve")
 
 
 class Resource:
@@ -131,9 +130,18 @@ class Instances(Resource):
         product: str | None = None,
         target: str | None = None,
         lifecycle: str | None = None,
+        hold: str | None = None,
+        health: str | None = None,
         label: str | None = None,
     ) -> Iterator[models.Instance]:
-        query = {"product": product, "target": target, "lifecycle": lifecycle, "label": label}
+        query = {
+            "product": product,
+            "target": target,
+            "lifecycle": lifecycle,
+            "hold": hold,
+            "health": health,
+            "label": label,
+        }
         return self._pages(models.Instance, self.path, **query)
 
     def get(self, name: str) -> models.Instance:
@@ -154,7 +162,7 @@ class Instances(Resource):
         return self._submitted(self._wire.call(_command("apply", name, spec, generation=generation, key=key)))
 
     def act(self, verb: str, name: str, *, key: str | None = None) -> models.Job:
-        """One of `ACTIONS`, or `delete`."""
+        """`verb` is delete, start, stop … A server that can't do it says so, and what it can: `operation-not-available`."""
         return self._submit(_command(verb, name, key=key))
 
     def start(self, name: str, *, key: str | None = None) -> models.Job:
@@ -182,7 +190,7 @@ class Instances(Resource):
         return self.act("resolve", name, key=key)
 
     def plan(self, verb: str, name: str, spec: Mapping[str, Any] | None = None) -> models.Plan:
-        """What `verb` (create, apply, delete or one of `ACTIONS`) would do. Changes nothing."""
+        """What `verb` (create, apply, delete, start, stop …) would do. Changes nothing."""
         return models.Plan.model_validate(self._wire.call(_command(verb, name, spec, query={"dry_run": True})).body)
 
     def wait(self, name: str, *, timeout: float | None = None, interval: float = 1.0) -> models.Instance:
@@ -446,10 +454,8 @@ def _command(
             return Call("PUT", path, query, dict(spec or {}), headers, key)
         case "delete":
             return Call("DELETE", path, query, key=key)
-        case _ if verb in ACTIONS:
-            return Call("POST", f"{path}:{verb}", query, key=key)
         case _:
-            raise ValueError(f"{verb!r} is not something that can be done to an instance")
+            return Call("POST", f"{path}:{quote(verb, safe='')}", query, key=key)
 
 
 def _arrived(instance: models.Instance) -> bool:

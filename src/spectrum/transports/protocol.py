@@ -58,6 +58,7 @@ class News:
     intents: Annotated[tuple[Intent, ...], Field(max_length=NEWS_LIMIT)] = ()
     verdict: Verdict = Verdict.NONE
     reopen: Annotated[tuple[str, ...], Field(max_length=NEWS_LIMIT)] = ()
+    traceparent: str | None = None  # of the span in which it is sent
 
 
 @dataclass(frozen=True, slots=True)

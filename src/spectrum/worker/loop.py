@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import structlog
 
+from spectrum import tracing
 from spectrum.core.errors import Problem
 from spectrum.core.ids import JobId
 from spectrum.core.jobs.commands import Holding
@@ -17,7 +18,8 @@ from spectrum.core.plan import Catalog
 from spectrum.core.retry import backoff
 from spectrum.ports import Clock, Entropy, Spawner
 from spectrum.providers.protocol import Provider
-from spectrum.transports.protocol import Handback, Incarnation, Link, LinkDown
+from spectrum.telemetry import bound
+from spectrum.transports.protocol import Handback, Incarnation, Link, LinkDown, News
 from spectrum.worker.context import Renderer
 from spectrum.worker.errands import Errands
 from spectrum.worker.run import JobRun, Means
@@ -54,6 +56,7 @@ class Worker:
     _right_until: float = 0.0
     _claim_seen: int = 0
     _draining: bool = False
+    _asking: bool = False  # for jobs: what is granted meanwhile is handed back too
     _full: bool = False  # after the last claim there was no room for more
     _stir: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -79,7 +82,7 @@ class Worker:
         self._draining = True
         for run in list(self._runs.values()):
             run.hand_back()
-        while self._runs:
+        while self._runs or self._asking:
             await self.clock.sleep(0.1)
 
     async def _start(self, boot: str) -> tuple[Incarnation, float]:
@@ -93,15 +96,20 @@ class Worker:
                 await self.clock.sleep(backoff(min(tries, 4), f"{boot}:{tries}").total_seconds())
 
     async def _deliver_spool(self, incarnation: Incarnation) -> None:
-        """What an earlier incarnation could not report: refused by now, but kept as evidence (DESIGN §3.5)."""
-        for news in self.spool.all():
-            try:
-                await self.link.report(incarnation, news)
-            except LinkDown:
-                return
-            except Problem as problem:
-                _log.info("spooled report refused", job_id=news.job_id, problem=problem.slug)
-            self.spool.drop(news)
+        """What an earlier incarnation could not report: refused by now, but kept as evidence (DESIGN §3.5).
+
+        They travel together, so that one of which nothing is heard holds up no other (P19), and the first heartbeat is not late.
+        """
+        await asyncio.gather(*(self._deliver_spooled(incarnation, news) for news in self.spool.all()))
+
+    async def _deliver_spooled(self, incarnation: Incarnation, news: News) -> None:
+        try:
+            await self.link.report(incarnation, news)
+        except LinkDown:
+            return
+        except Problem as problem:
+            _log.info("spooled report refused", job_id=news.job_id, problem=problem.slug)
+        self.spool.drop(news)
 
     async def _serve(self, incarnation: Incarnation, left: float) -> None:
         self._right_until = left + incarnation.lease_seconds * LEASE_MARGIN
@@ -109,7 +117,8 @@ class Worker:
         beating = self.spawner.spawn(self._beat(incarnation), "heartbeat")
         claiming = self.spawner.spawn(self._claim(incarnation), "claim")
         try:
-            done, _ = await asyncio.wait({beating, claiming}, return_when=asyncio.FIRST_COMPLETED)
+            # A worker that drains has claimed its last job long before the last of them is handed back: its lease lives until then.
+            done, _ = await asyncio.wait({beating, claiming}, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
                 task.result()
         finally:
@@ -159,11 +168,15 @@ class Worker:
                 granted = 0
                 if want > 0:
                     number += 1
-                    holdings = await self._claim_once(incarnation, number, want)
-                    self._claim_seen = number
-                    granted = len(holdings)
-                    for holding in holdings:
-                        self._run(incarnation, holding)
+                    self._asking = True
+                    try:
+                        holdings = await self._claim_once(incarnation, number, want)
+                        self._claim_seen = number
+                        granted = len(holdings)
+                        for holding in holdings:
+                            self._run(incarnation, holding)
+                    finally:
+                        self._asking = False
                     self._full = self._room() == 0
                 if granted < max(want, 1):
                     polling = polling or self._begin_poll(incarnation)
@@ -234,12 +247,15 @@ class Worker:
             self.spawner.spawn(self._hand_back(incarnation, holding), f"hand back {holding.job.id}")
             return
         run = JobRun(means, provider, holding)
+        if self._draining:  # it was asked for before
+            run.hand_back()
         key = (holding.job.id, holding.job.fence)
         self._runs[key] = run
 
         async def until_done() -> None:
             try:
-                await run.run()
+                with bound(job_id=holding.job.id, instance_id=holding.instance.id, trace_id=tracing.id_of(holding.job)):
+                    await run.run()
             finally:
                 self._runs.pop(key, None)
                 if self._full:
@@ -260,10 +276,18 @@ class Worker:
             WaitsFor.WORKER,
             f"a worker that was given {holding.target_url}",
         )
+        tries = 0
         try:
-            await self.link.release(incarnation, handback)
-        except (LinkDown, Problem) as error:
-            _log.info("release was not heard", job_id=job.id, error=str(error))
+            # Not to list it in a heartbeat would hand it back too, but would count as a loss.
+            while True:
+                try:
+                    await self.link.release(incarnation, handback)
+                    return
+                except LinkDown:
+                    tries += 1
+                    await self.clock.sleep(backoff(min(tries, 4), f"{job.id}:{job.fence}:{tries}").total_seconds())
+        except Problem as problem:
+            _log.info("release refused", job_id=job.id, problem=problem.slug)
         finally:
             self._foreign.discard((job.id, job.fence))
 

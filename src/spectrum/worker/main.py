@@ -22,6 +22,7 @@ from spectrum.ports import SystemClock, SystemEntropy, Tasks, settle_garbage
 from spectrum.providers import open_provider
 from spectrum.settings import WorkerSettings, load
 from spectrum.telemetry import configure_logs
+from spectrum.tracing import configure_traces
 from spectrum.transports.poll import PollLink
 from spectrum.transports.protocol import LinkDown
 from spectrum.worker.keys import WorkerKeys, load_or_create
@@ -49,7 +50,7 @@ class Membership:
 
 
 def run(targets: tuple[str, ...] = ()) -> None:
-    """Be a worker until SIGTERM or SIGINT. Raises `WorkerError`, `SettingsError`, `KeyFileError`."""
+    """Be a worker until SIGTERM or SIGINT. Raises `WorkerError`, `SettingsError`, `KeyFileError`, `TracingError`."""
     settings = load(WorkerSettings)
     configure_logs(settings.log_format, SystemClock())
     chosen = targets or settings.targets
@@ -61,7 +62,11 @@ def run(targets: tuple[str, ...] = ()) -> None:
         )
     settle_garbage()
     # Not uvloop, under which a target's supervisors can't be started: it knows too few of a subprocess's options.
-    asyncio.run(_work(settings, settings.url, chosen))
+    end_traces = configure_traces("worker")
+    try:
+        asyncio.run(_work(settings, settings.url, chosen))
+    finally:
+        end_traces()
 
 
 async def _work(settings: WorkerSettings, url: str, targets: tuple[str, ...]) -> None:

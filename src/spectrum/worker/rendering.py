@@ -16,7 +16,6 @@ from spectrum.core.product.facts import Instance as Named
 from spectrum.core.product.release import Release, TargetKind
 from spectrum.core.product.render import (
     Rendered,
-    RenderedEndpoint,
     artifacts_of,
     render,
     render_base,
@@ -30,7 +29,6 @@ from spectrum.worker.context import Holder
 
 KEPT_RELEASES = 64
 ASK_SECONDS = 5.0
-BODY_BYTES = 4096
 
 
 @dataclass
@@ -58,14 +56,7 @@ class ReleaseRenderer:
     async def ask(self, holder: Holder, spec: Spec, endpoint: str) -> Answer:
         rendered = await self._rendered(holder, spec, await self._release(holder, spec))
         found = next(each for each in rendered.endpoints if each.name == endpoint)
-        return await self._get(found)
-
-    async def _get(self, endpoint: RenderedEndpoint) -> Answer:
-        try:
-            response = await self.http.get(endpoint.health_url, timeout=ASK_SECONDS, follow_redirects=False)
-        except httpx2.HTTPError as error:
-            return Answer(0, problem=f"{endpoint.health_url} does not answer ({str(error) or type(error).__name__})")
-        return Answer(response.status_code, response.text[:BODY_BYTES])
+        return await answer_of(self.http, found.health_url)
 
     async def describe(self, holder: Holder, spec: Spec, seen: Mapping[str, Observed]) -> Mapping[str, Any]:
         rendered = await self._rendered(holder, spec, await self._release(holder, spec))
@@ -96,6 +87,15 @@ class ReleaseRenderer:
         if len(self._releases) > KEPT_RELEASES:
             self._releases.popitem(last=False)
         return release
+
+
+async def answer_of(http: httpx2.AsyncClient, url: str) -> Answer:
+    """What a GET is answered. The body is not read: it may be of any length, and that of one instance is memory of all (P19)."""
+    try:
+        async with http.stream("GET", url, timeout=ASK_SECONDS, follow_redirects=False) as response:
+            return Answer(response.status_code)
+    except httpx2.HTTPError as error:
+        return Answer(0, problem=f"{url} does not answer ({str(error) or type(error).__name__})")
 
 
 def _kind(holder: Holder) -> TargetKind:

@@ -210,6 +210,18 @@ def test_a_delete_does_not_attach_to_one_that_is_on_its_way_back(held: bool) -> 
     assert bench.instance.lifecycle is Lifecycle.DELETED
 
 
+def test_what_is_refused_after_a_delete_names_the_ways_back_and_on() -> None:
+    bench = running()
+    bench.submit("delete")
+    bench.run()
+
+    with pytest.raises(Problem) as problem:
+        bench.submit("delete")
+
+    assert "spectrum instance undelete" in problem.value.detail
+    assert "spectrum instance purge" in problem.value.detail
+
+
 def test_who_waited_behind_a_delete_that_succeeds_ends_instance_deleted() -> None:
     bench = running()
     bench.submit("stop")

@@ -57,6 +57,12 @@ def test_reading_carries_no_key_and_the_token(server: Canned, client: Client) ->
     assert server.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
 
 
+def test_what_can_be_done_to_an_instance_is_for_the_server_to_say(server: Canned, client: Client) -> None:
+    server.on("POST", "/v1/instances/acme:resize", problem(409, "operation-not-available", "Not in this version."))
+    with pytest.raises(ProblemError, match="Not in this version"):
+        client.instances.act("resize", "acme")
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_server_that_says_later_is_asked_later(server: Canned, client: Client, status: int) -> None:
     later = problem(status, "unavailable", "Later.", headers={"retry-after": "0"})

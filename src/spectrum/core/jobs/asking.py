@@ -74,7 +74,8 @@ def _not_from_here(turn: Turn, operation: Operation) -> Problem:
     instance = turn.instance
     allowed = ", ".join(sorted(state.value for state in operation.allowed))
     hints = {
-        Lifecycle.DELETED: f" Undo the deletion first: spectrum instance undelete {instance.name}",
+        Lifecycle.DELETED: f" Bring it back: spectrum instance undelete {instance.name};"
+        f" or destroy it: spectrum instance purge {instance.name}",
         Lifecycle.FAILED: f" It never came to be. Remove it: spectrum instance delete {instance.name}",
     }
     detail = f"{instance.name} is {instance.lifecycle}; {operation.name} is possible from: {allowed}."

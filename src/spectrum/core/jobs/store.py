@@ -220,7 +220,7 @@ class Store(Protocol):
     async def claimable(
         self, pool_id: PoolId, operations: Mapping[str, frozenset[int]], limit: int, alone: bool
     ) -> Sequence[Candidate]:
-        """Jobs of the pool that are ready and nobody's, due, not braked; organizations take turns, oldest first within."""
+        """Jobs of the pool that are ready and nobody's, due, not braked; organizations take turns, the longest due first within."""
 
     async def due(self, limit: int) -> Sequence[Candidate]:
         """Instances with a deadline that has passed, counting only time in which it could be met, or a waiter and no active job."""

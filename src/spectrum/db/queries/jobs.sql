@@ -299,8 +299,8 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::json
     AS n (id, organization_id, actor, action, subject, evidence);
 
 -- name: jobs_claimable
--- Jobs of a pool that nobody has and that are due. Organizations take turns: each gives its oldest, found by hopping from one
--- organization to the next in the index.
+-- Jobs of a pool that nobody has and that are due. Organizations take turns: each gives the one that has been due for longest, so that
+-- who was tried and handed back goes behind who was not. They are found by hopping from one organization to the next in the index.
 WITH RECURSIVE organizations AS (
     (SELECT organization_id FROM jobs
      WHERE pool_id = $1 AND lease_id IS NULL AND state IN ('ready', 'unwinding') ORDER BY organization_id LIMIT 1)
@@ -312,7 +312,7 @@ WITH RECURSIVE organizations AS (
 )
 SELECT c.organization_id, c.instance_id, c.id, c.fence FROM organizations o
 CROSS JOIN LATERAL (
-    SELECT j.organization_id, j.instance_id, j.id, j.fence, row_number() OVER (ORDER BY j.id) AS turn FROM jobs j
+    SELECT j.organization_id, j.instance_id, j.id, j.fence, row_number() OVER (ORDER BY coalesce(j.not_before, j.created_at), j.id) AS turn FROM jobs j
     WHERE j.pool_id = $1 AND j.lease_id IS NULL AND j.state IN ('ready', 'unwinding') AND j.organization_id = o.organization_id
       AND (j.not_before IS NULL OR j.not_before <= clock_timestamp())
       AND (j.operation, j.operation_version) IN (SELECT * FROM unnest($2::text[], $3::integer[]))
@@ -324,7 +324,7 @@ CROSS JOIN LATERAL (
           SELECT FROM brakes b WHERE b.released_at IS NULL AND (b.until IS NULL OR b.until > clock_timestamp())
             AND (b.reach = 'everything' OR (b.reach = 'organization' AND b.organization_id = j.organization_id)
                  OR (b.reach = 'target' AND b.target_id = j.target_id))))
-    ORDER BY j.id LIMIT $4) AS c
+    ORDER BY coalesce(j.not_before, j.created_at), j.id LIMIT $4) AS c
 ORDER BY c.turn, c.id LIMIT $4;
 
 -- name: instances_due

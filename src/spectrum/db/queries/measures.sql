@@ -17,3 +17,16 @@ SELECT (SELECT count(*) FROM steps s JOIN jobs j ON j.id = s.job_id
        coalesce((SELECT greatest(extract(epoch FROM clock_timestamp() - min(recorded_at)), 0) FROM audit WHERE seal_number IS NULL),
                 0)::double precision AS unsealed,
        (SELECT count(*) FROM instances WHERE hold = 'quarantined')::double precision AS stuck;
+
+-- name: measures_jobs
+-- Open jobs by state, and for how many seconds the oldest of them that may be claimed has waited for a worker.
+SELECT state, count(*)::double precision AS jobs,
+       coalesce(max(extract(epoch FROM clock_timestamp() - greatest(waiting_since, not_before)))
+                FILTER (WHERE lease_id IS NULL AND state IN ('ready', 'unwinding') AND coalesce(not_before <= clock_timestamp(), true)),
+                0)::double precision AS unclaimed
+FROM jobs WHERE finished_at IS NULL GROUP BY state;
+
+-- name: measures_fleet
+-- Workers whose lease has not ended, and targets with a breaker that is not closed.
+SELECT (SELECT count(*) FROM leases WHERE ended_at IS NULL)::double precision AS workers,
+       (SELECT count(DISTINCT target_id) FROM breakers WHERE state <> 'closed')::double precision AS breakers;

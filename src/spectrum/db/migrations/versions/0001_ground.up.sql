@@ -462,7 +462,8 @@ CREATE TABLE jobs (
     CONSTRAINT jobs_one_active_per_subject EXCLUDE USING btree (subject_id WITH =)
         WHERE (state IN ('ready', 'running', 'cancelling', 'unwinding')) DEFERRABLE INITIALLY DEFERRED
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
-CREATE INDEX jobs_candidates ON jobs (pool_id, organization_id, id) WHERE lease_id IS NULL AND state IN ('ready', 'unwinding');
+CREATE INDEX jobs_candidates ON jobs (pool_id, organization_id, coalesce(not_before, created_at), id)
+    WHERE lease_id IS NULL AND state IN ('ready', 'unwinding');
 CREATE INDEX jobs_deadline ON jobs (coalesce(unwind_deadline, deadline)) WHERE finished_at IS NULL;
 CREATE INDEX jobs_lease ON jobs (lease_id) WHERE lease_id IS NOT NULL;
 CREATE INDEX jobs_queue ON jobs (subject_id, number) WHERE state = 'waiting';
