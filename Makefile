@@ -9,7 +9,7 @@ export UV_SYSTEM_CERTS ?= 1
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down doctor check docs format test golden fuzz sim proof mutants ring2 chaos bench dispatch soak-kafka peers clean sagas trace
+.PHONY: help setup up down doctor check docs format test golden fuzz sim proof mutants ring2 chaos bench dispatch soak-kafka soak-sse peers clean sagas trace
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ chaos: setup ## harm real processes under load: make chaos SEED=1 JOBS=2000 FAUL
 FLAMES ?= .cache/flames
 bench: setup ## measure jobs a second, their latencies and what they cost, and draw where the time goes (three minutes)
 	@$(BIN)/python -m bench.jobs --flames $(FLAMES)
+
+soak-sse: setup ## 2,000 clients follow events and 200 of them read nothing: what is missed, and the server's memory (three minutes)
+	@$(BIN)/python -m bench.streams
 
 dispatch: setup ## measure how soon jobs are claimed with long polls and with Kafka, side by side (three minutes; needs Java)
 	@$(BIN)/python -m bench.dispatch

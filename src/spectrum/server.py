@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -13,9 +14,11 @@ import structlog
 import uvicorn
 import uvloop
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from spectrum.api.app import create_app
 from spectrum.api.services import Services
+from spectrum.api.stream import CONNECTION
 from spectrum.control.audit import Audit, sealer
 from spectrum.control.calls import Calls
 from spectrum.control.changes import Changes
@@ -38,6 +41,7 @@ from spectrum.control.secrets import CellKeys, load_or_create
 from spectrum.control.sequencer import sequencer
 from spectrum.control.streams import Streams
 from spectrum.control.sweeper import Sweeper
+from spectrum.control.tail import Limits, Tail
 from spectrum.control.targets import Targets
 from spectrum.control.upkeep import Upkeep
 from spectrum.control.wakeups import Wakeups
@@ -72,6 +76,7 @@ LOG = "log"  # the topic of notices that the log has grown
 POOL_SIZES = {Role.API: 8, Role.ENGINE: 6, Role.SYSTEM: 8}  # one of the system's listens
 DATABASE = "spectrum"
 GRACE_SECONDS = 10
+OPEN_FILES = 65_536
 
 _log = structlog.get_logger(__name__)
 
@@ -93,12 +98,21 @@ def run(parts: tuple[str, ...] = (), bootstrap: str | None = None, new_epoch: bo
     chosen = frozenset(parts or PARTS)
     token = Path(bootstrap).read_text().strip() if bootstrap else None
     settle_garbage()
+    _allow_connections()
     end_traces = configure_traces("server")
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, chosen, token, new_epoch))
     finally:
         end_traces()
+
+
+def _allow_connections() -> None:
+    """As many open files as this process may have: each client that follows events is one."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(most, OPEN_FILES)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 async def _serve(settings: ServerSettings, parts: frozenset[str], token: str | None, new_epoch: bool) -> None:
@@ -119,7 +133,7 @@ async def _serve(settings: ServerSettings, parts: frozenset[str], token: str | N
         if token is not None:
             await plane.let_in(token)
         plane.begin(parts)
-        await _until_told(plane.app() if "api" in parts else None, settings, plane.wakeups.end)
+        await _until_told(plane.app() if "api" in parts else None, settings, plane.let_go)
 
 
 async def _prepare(admin_url: str, keys: CellKeys, new_epoch: bool) -> Mapping[Role, str]:
@@ -166,6 +180,19 @@ class ControlPlane:
             tuning.lease,
             lapsed=self.metrics.leases_expired.inc,
         )
+        limits = Limits(tuning.stream_limit)
+        self.tail = Tail(
+            pools[Role.SYSTEM],
+            pools[Role.API],
+            self.clock,
+            self.entropy,
+            self.tasks,
+            limits,
+            dropped=self.metrics.streams_dropped.inc,
+        )
+        self.metrics.stream_clients.set_function(self.tail.__len__)
+        self.metrics.stream_lag.set_function(lambda: self.tail.lag)
+        self.metrics.stream_bytes.set_function(lambda: self.tail.size)
         self._join_other_copies(pools[Role.SYSTEM])
 
     def _join_other_copies(self, system: Pool) -> None:
@@ -196,17 +223,20 @@ class ControlPlane:
     def _heard(self, topic: str) -> None:
         """Something was committed, here or on another copy."""
         if topic == LOG:
-            if self.relay:
-                self.relay.nudge()
+            self._nudge_readers()
             return
         self.wakeups.wake(topic)
         self.sequencer.nudge()
 
     def _grown(self) -> None:
         """Events got their positions here."""
+        self._nudge_readers()
+        self.notices.tell([LOG])
+
+    def _nudge_readers(self) -> None:
+        self.tail.nudge()
         if self.relay:
             self.relay.nudge()
-            self.notices.tell([LOG])
 
     async def let_in(self, token: str) -> None:
         """Have organization `default`, and let the token's holder in."""
@@ -225,10 +255,17 @@ class ControlPlane:
             self.tasks.spawn(self.streams.run(), "streams")
         if "sequencer" in parts:
             self.tasks.spawn(self.sequencer.run(), "sequencer")
+        if "api" in parts:
+            self.tasks.spawn(self.tail.run(), "tail")
         if "sealer" in parts:
             self.tasks.spawn(self.sealer.run(), "sealer")
         if "relay" in parts and self.relay:
             self.tasks.spawn(self.relay.run(), "relay")
+
+    def let_go(self) -> None:
+        """Nobody waits here any more, now and from now on."""
+        self.wakeups.end()
+        self.tail.end()
 
     async def close(self) -> None:
         """End what `begin` began."""
@@ -270,6 +307,7 @@ class ControlPlane:
             instances=Instances(self.changes, self.engine, self.clock),
             jobs=Jobs(self.changes, self.engine, self.wakeups, self.clock),
             log=Log(self.pools[Role.API]),
+            tail=self.tail,
             audit=Audit(self.pools[Role.API]),
             desk=desk,
             streams=self.streams,
@@ -279,6 +317,14 @@ class ControlPlane:
             clock=self.clock,
             entropy=self.entropy,
         )
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's, but that who sends a stream can see to its transport: how much it keeps, and that it is cut."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {CONNECTION: {"transport": self.transport}}
 
 
 class _Server(uvicorn.Server):
@@ -301,7 +347,7 @@ async def _until_told(app: FastAPI | None, settings: ServerSettings, let_go: Cal
         app,
         host=settings.listen.host,
         port=settings.listen.port,
-        http="httptools",
+        http=Connection,
         lifespan="off",
         log_config=None,
         access_log=False,

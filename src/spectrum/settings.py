@@ -39,6 +39,7 @@ class Tuning:
     longest_wait: float = 60.0  # of a long poll
     body_limit: int = 2 * 1024 * 1024
     rate_limit: float = 200.0  # requests per second and token, in the long run
+    stream_limit: int = 4000  # clients that follow events at one copy
 
     @property
     def heartbeat(self) -> float:
@@ -225,6 +226,7 @@ class ServerSettings(_BusSettings):
     master_key_file: Path | None = None
     lease_seconds: float = Field(default=Tuning().lease, ge=3, le=3_600)
     rate_limit: float = Field(default=Tuning().rate_limit, ge=0, le=100_000)
+    stream_limit: int = Field(default=Tuning().stream_limit, ge=1, le=100_000)
     log_format: LogFormat = LogFormat.JSON
 
     @property
@@ -238,7 +240,7 @@ class ServerSettings(_BusSettings):
 
     @property
     def tuning(self) -> Tuning:
-        return Tuning(lease=self.lease_seconds, rate_limit=self.rate_limit)
+        return Tuning(lease=self.lease_seconds, rate_limit=self.rate_limit, stream_limit=self.stream_limit)
 
 
 class WorkerSettings(_BusSettings):

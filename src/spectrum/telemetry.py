@@ -245,6 +245,24 @@ class Metrics:
             ["consumer"],
             registry=self.registry,
         )
+        self.stream_clients = Gauge(
+            "spectrum_stream_clients", "Clients that follow events at /v1/stream here.", registry=self.registry
+        )
+        self.stream_lag = Gauge(
+            "spectrum_stream_lag_events",
+            "How far in the log the client of /v1/stream that is furthest behind is behind what is known of it here.",
+            registry=self.registry,
+        )
+        self.stream_bytes = Gauge(
+            "spectrum_stream_window_bytes",
+            "What is kept of the log's end for all clients of /v1/stream.",
+            registry=self.registry,
+        )
+        self.streams_dropped = Counter(
+            "spectrum_streams_dropped",
+            "Clients of /v1/stream that were cut off because they did not read.",
+            registry=self.registry,
+        )
         self.hints_lost = Counter(
             "spectrum_hints_lost",
             "Hints to workers that did not get to Kafka: time, nothing else.",
