@@ -210,6 +210,7 @@ def main(arguments: list[str]) -> int:
     for name in stale():
         (FOLDER / name).unlink(missing_ok=True)
     for name, text in documents().items():
+        (FOLDER / name).parent.mkdir(parents=True, exist_ok=True)
         (FOLDER / name).write_text(text, encoding="utf-8")
     return 0
 
