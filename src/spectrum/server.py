@@ -68,6 +68,8 @@ from spectrum.settings import ServerSettings, load
 from spectrum.telemetry import Metrics, configure_logs
 from spectrum.tracing import configure_traces
 from spectrum.transports.kafka.facts import Facts
+from spectrum.transports.kafka.hints import HintSender
+from spectrum.transports.protocol import hints_topic
 
 PARTS = ("api", "sweeper", "sequencer", "sealer", "relay")
 LOG = "log"  # the topic of notices that the log has grown
@@ -201,6 +203,7 @@ class ControlPlane:
         self.sealer = sealer(chains, self.clock, self.entropy)
         kafka = self.settings.kafka
         self.facts = Facts(kafka) if kafka else None
+        self.hints = HintSender(kafka, self.tasks, self.metrics.hints_lost.inc) if kafka else None
         reader = LogReader(system, lead(RELAY), RELAY)
         self.relay = relay(reader, self.facts, self.clock, self.entropy, self.tasks) if self.facts else None
         self.upkeep = Upkeep(Housekeeping(system), self.clock, self.entropy)
@@ -211,6 +214,8 @@ class ControlPlane:
         topics = dict.fromkeys([*(hint.pool_id for hint in hints), *(job.id for each in written for job in each.ended)])
         self.measures.committed(written)
         self.sequencer.nudge()
+        if self.hints:
+            self.hints.tell(hints)
         for topic in topics:
             self._heard(topic)
         self.notices.tell(topics)
@@ -242,6 +247,8 @@ class ControlPlane:
 
     def begin(self, parts: frozenset[str]) -> None:
         self.tasks.spawn(self.notices.run(), "notices")
+        if self.hints:
+            self.tasks.spawn(self.hints.run(), "hints")
         if "sweeper" in parts:
             self.tasks.spawn(self.sweeper.run(), "sweeper")
             self.tasks.spawn(self.upkeep.run(), "upkeep")
@@ -265,6 +272,8 @@ class ControlPlane:
         await self.tasks.close()
         if self.facts:
             await self.facts.close()
+        if self.hints:
+            await self.hints.close()
 
     def app(self) -> FastAPI:
         settings = self.settings
@@ -285,6 +294,7 @@ class ControlPlane:
             self.clock,
             self.settings.tuning,
             self.settings.base_url,
+            hints_topic if self.hints else lambda pool_id: "",
         )
         limit = self.settings.tuning.rate_limit
         return Services(

@@ -263,6 +263,11 @@ class Metrics:
             "Clients of /v1/stream that were cut off because they did not read.",
             registry=self.registry,
         )
+        self.hints_lost = Counter(
+            "spectrum_hints_lost",
+            "Hints to workers that did not get to Kafka: time, nothing else.",
+            registry=self.registry,
+        )
         self.audit_lag = Gauge(
             "spectrum_audit_lag_seconds",
             "Age of the oldest audit record without a seal.",

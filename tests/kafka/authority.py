@@ -27,8 +27,8 @@ from tests.kafka.broker import HOST
 from tests.kafka.conftest import settings_of
 from tests.kafka.shared import MakeBroker
 
-ADMIN, RELAY = "admin", "relay"
-PASSWORDS = {ADMIN: "admin-secret", RELAY: "relay-secret"}
+ADMIN, RELAY, WORKER = "admin", "relay", "worker"
+PASSWORDS = {ADMIN: "admin-secret", RELAY: "relay-secret", WORKER: "worker-secret"}
 _DAY = timedelta(days=1)
 _MODULE = "org.apache.kafka.common.security.scram.ScramLoginModule required"
 
@@ -81,11 +81,13 @@ class Guarded:
         given = {"kafka_ca_file": self.authority.file, "kafka_username": user, "kafka_password_file": file} | rest
         return settings_of(self.address, kafka_tls=True, **given)
 
-    def allow(self, topic: str, *operations: AclOperation) -> None:
-        """Let the relay's user do this with the topic."""
-        who = (f"User:{RELAY}", "*")
+    def allow(
+        self, name: str, *operations: AclOperation, user: str = RELAY, kind: ResourceType = ResourceType.TOPIC
+    ) -> None:
+        """Let the user do this with the topic of that name, or with what else has it."""
+        who = (f"User:{user}", "*")
         rules = [
-            AclBinding(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, *who, operation, AclPermissionType.ALLOW)
+            AclBinding(kind, name, ResourcePatternType.LITERAL, *who, operation, AclPermissionType.ALLOW)
             for operation in operations
         ]
         admin = AdminClient(configuration(self.settings(ADMIN)))

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from spectrum.core.errors import SpectrumError
+from spectrum.local.kafka import jars
 from tests import keeper
-from tests.kafka.broker import Broker, jars
+from tests.kafka.broker import CACHE, Broker
 
 MakeBroker = Callable[..., Broker]
 
@@ -41,7 +42,7 @@ def kafka() -> str:
 def make_broker() -> Iterator[MakeBroker]:
     """Starts a broker of the test's own, with what `Broker` takes."""
     try:
-        jars()
+        jars(CACHE)
     except SpectrumError as error:
         keeper.is_missing("kafka", f"no Kafka for tests: {error}")
     made: list[Broker] = []

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from spectrum.core.errors import SpectrumError
+from spectrum.local.kafka import check_programs
 from tests import keeper
-from tests.kafka.broker import check_programs
 
 
 def test_without_java_or_maven_it_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(
-        SpectrumError, match=r"java and mvn not found\. Install .*apt-get install openjdk-17-jre-headless maven"
+        SpectrumError,
+        match=r"Kafka needs java and mvn, not found here\. Install .*apt-get install openjdk-17-jre-headless maven",
     ):
         check_programs("java", "mvn")
 

@@ -16,6 +16,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from spectrum.core.events.catalogue import FACTS
 from spectrum.transports.kafka import topics
 from spectrum.transports.kafka.topics import Topic, TopicsError, faults
+from spectrum.transports.protocol import hints_topic
 from tests.kafka.conftest import settings_of
 from tests.kafka.shared import MakeBroker
 
@@ -102,6 +103,10 @@ def test_the_command_makes_and_checks_the_topics_of_the_server_s_settings(make_b
     checked = spectrum("topics", "check", "-o", "json", **bus)
     (item,) = json.loads(checked.out)["items"]
     assert (checked.code, item["name"], item["partitions"], item["faults"]) == (0, FACTS, 6, [])
+
+    assert spectrum("topics", "create", "--pool", "pol_x", **bus).code == 0
+    names = [item["name"] for item in json.loads(spectrum("topics", "check", "-o", "json", **bus).out)["items"]]
+    assert names == [FACTS, hints_topic("pol_x")]
 
 
 def test_without_kafka_the_command_says_which_variable_names_it() -> None:

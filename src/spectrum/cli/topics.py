@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    group = nouns(app, "topics", "Topics in Kafka, for facts.")
+    group = nouns(app, "topics", "Topics in Kafka, for facts and hints.")
     verb(group, "check", Kind.LOCAL)(check)
     verb(group, "create", Kind.LOCAL)(create)
 
@@ -39,13 +39,22 @@ def create(
     replicas: Annotated[
         int | None, typer.Option(help="How many brokers keep each; by default three, or as many as there are.", min=1)
     ] = None,
+    pools: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pool", help="Also for hints to this pool of workers: its id, as the logs name it; may be repeated."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
 ) -> None:
     """Make the topics that are missing in the Kafka of SPECTRUM_BUS. What is there stays as it is."""
     kafka = _kafka()
+    from spectrum.core.events.catalogue import FACTS
     from spectrum.transports.kafka import topics
+    from spectrum.transports.protocol import hints_topic
 
-    _show(session, topics.create(kafka, partitions, replicas, dry_run=dry_run))
+    names = (FACTS, *map(hints_topic, pools or ()))
+    _show(session, [each for name in names for each in topics.create(kafka, partitions, replicas, name, dry_run)])
 
 
 def _kafka() -> Kafka:

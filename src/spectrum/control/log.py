@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from spectrum.control.changes import own
 from spectrum.control.commands import Listing, Page
@@ -10,12 +11,18 @@ from spectrum.core.access import Principal
 from spectrum.core.events.envelope import Event
 from spectrum.db.pools import Pool
 from spectrum.db.sql import query
-from spectrum.db.visits import Row, visiting
+from spectrum.db.visits import visiting
 
 _EVENT_LIST = query("event_list")
 
 
-def read(row: Row) -> Event:
+class Fields(Protocol):
+    """A row, wherever it is from."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+
+def read(row: Fields) -> Event:
     """The event that a row of the log holds."""
     return Event(
         id=row["id"],

@@ -7,17 +7,19 @@ away or hangs, the log itself is the buffer: one batch is under way, and stays s
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 import structlog
 from opentelemetry.trace import SpanKind
 
 from spectrum import tracing
-from spectrum.control.leader import Leader
-from spectrum.control.log import read
+from spectrum.control.leader import Lead, Leader
+from spectrum.control.log import Fields, read
 from spectrum.core.events.envelope import Event
-from spectrum.db.log_reader import LogGap, LogReader
+from spectrum.db.log_reader import LogGap
 from spectrum.ports import Clock, Entropy, Spawner
 from spectrum.transports.protocol import Delivered, Outlet
 
@@ -28,6 +30,17 @@ RETRY_SECONDS = 1.0
 STALL_SECONDS = 8.0  # longer than what a client library needs to find out why
 
 _log = structlog.get_logger(__name__)
+
+
+class Reader(Protocol):
+    """The log, as its consumer reads it (`db.log_reader.LogReader`)."""
+
+    @property
+    def leading(self) -> Lead: ...
+
+    async def next(self, term: int, limit: int) -> Sequence[Fields]: ...
+
+    async def advance(self, term: int, position: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +57,7 @@ class _Sending:
 class Relay:
     """What a leader does in its rounds. `batch` is how many events go together at most."""
 
-    reader: LogReader
+    reader: Reader
     outlet: Outlet
     clock: Clock
     spawner: Spawner
@@ -128,7 +141,7 @@ class Relay:
 
 
 def relay(
-    reader: LogReader,
+    reader: Reader,
     outlet: Outlet,
     clock: Clock,
     entropy: Entropy,

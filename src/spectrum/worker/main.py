@@ -23,8 +23,9 @@ from spectrum.providers import open_provider
 from spectrum.settings import WorkerSettings, load
 from spectrum.telemetry import configure_logs
 from spectrum.tracing import configure_traces
+from spectrum.transports.kafka.hints import KafkaHints
 from spectrum.transports.poll import PollLink
-from spectrum.transports.protocol import LinkDown
+from spectrum.transports.protocol import Hints, LinkDown, LongPollsAlone
 from spectrum.worker.keys import WorkerKeys, load_or_create
 from spectrum.worker.loop import Worker
 from spectrum.worker.rendering import ReleaseRenderer
@@ -71,6 +72,7 @@ def run(targets: tuple[str, ...] = ()) -> None:
 
 async def _work(settings: WorkerSettings, url: str, targets: tuple[str, ...]) -> None:
     entropy, clock, tasks = SystemEntropy(), SystemClock(), Tasks()
+    kafka = settings.kafka
     keys = load_or_create(settings.key_path, entropy)
     operations = runnable()
     limits = httpx2.Limits(max_connections=64, max_keepalive_connections=16)
@@ -82,6 +84,7 @@ async def _work(settings: WorkerSettings, url: str, targets: tuple[str, ...]) ->
         for target, provider in providers.items():
             revived = await provider.revive()
             _log.info("target ready", target=target, revived=len(revived))
+        hints: Hints = KafkaHints(kafka, membership.worker_id) if kafka else LongPollsAlone()
         worker = Worker(
             link,
             providers,
@@ -91,9 +94,11 @@ async def _work(settings: WorkerSettings, url: str, targets: tuple[str, ...]) ->
             entropy,
             tasks,
             DiskSpool(settings.home / "spool"),
+            hints=hints,
         )
         _log.info("worker runs", worker_id=membership.worker_id, targets=list(targets))
         await _until_told(worker, tasks)
+        await hints.close()
         for provider in providers.values():
             await provider.close()
 

@@ -237,6 +237,7 @@ class Hint:
     """A job became claimable."""
 
     job_id: JobId
+    instance_id: InstanceId
     pool_id: str
     not_before: datetime | None = None
 

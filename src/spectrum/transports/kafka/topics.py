@@ -14,11 +14,15 @@ from spectrum.core.errors import SpectrumError
 from spectrum.core.events.catalogue import FACTS
 from spectrum.settings import Kafka
 from spectrum.transports.kafka.connection import configuration, explained
+from spectrum.transports.protocol import hints_topic
 
 PARTITIONS = 12
 REPLICAS = 3  # where there are so many brokers
 RETENTION_MILLISECONDS = 7 * 86_400_000
+HINTS_RETENTION_MILLISECONDS = 3_600_000
 LEAST_RECORD_BYTES = 1_000_000
+HINT_BYTES = 10_000
+MISSING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 ANSWER_SECONDS = 10.0
 
 T = TypeVar("T")
@@ -40,9 +44,10 @@ class Topic:
 
 
 def check(kafka: Kafka, name: str = FACTS) -> tuple[Topic, ...]:
-    """Every topic that is needed. Raises TopicsError, SettingsError."""
+    """The topic of facts, and those of hints that are there. Raises TopicsError, SettingsError."""
     admin = _admin(kafka)
-    return (_described(admin, name, brokers=_brokers(admin)),)
+    brokers = _brokers(admin)
+    return tuple(_described(admin, each, brokers) for each in (name, *_hints(admin)))
 
 
 def create(
@@ -50,16 +55,33 @@ def create(
 ) -> tuple[Topic, ...]:
     """Make what is missing, and leave what is there as it is. Raises TopicsError, SettingsError."""
     admin = _admin(kafka)
-    copies = replicas or min(REPLICAS, _brokers(admin))
-    new = NewTopic(name, num_partitions=partitions, replication_factor=copies, config=_settings(copies))
+    brokers = _brokers(admin)
+    copies = replicas or min(REPLICAS, brokers)
+    new = NewTopic(name, num_partitions=partitions, replication_factor=copies, config=_settings(name, copies))
     try:
         _answer(admin.create_topics([new], validate_only=dry_run)[name], name)
     except _AlreadyThere:
         dry_run = False
-    return (Topic(name, partitions, copies, _settings(copies)),) if dry_run else check(kafka, name)
+    made = Topic(name, partitions, copies, _settings(name, copies))
+    return (made,) if dry_run else (_described(admin, name, brokers),)
 
 
-def _settings(copies: int) -> dict[str, str]:
+def make_hints(kafka: Kafka, name: str) -> bool:
+    """Make a pool's topic; False where it is there. Raises TopicsError, SettingsError."""
+    if name in _hints(_admin(kafka)):
+        return False
+    create(kafka, name=name)
+    return True
+
+
+def _settings(name: str, copies: int) -> dict[str, str]:
+    if name.startswith(hints_topic("")):
+        # What nobody has heard by then was found unasked, long ago.
+        return {
+            "cleanup.policy": "delete",
+            "retention.ms": str(HINTS_RETENTION_MILLISECONDS),
+            "max.message.bytes": str(HINT_BYTES),
+        }
     return {
         "cleanup.policy": "delete",
         "retention.ms": str(RETENTION_MILLISECONDS),
@@ -70,7 +92,9 @@ def _settings(copies: int) -> dict[str, str]:
 
 
 def faults(topic: Topic, brokers: int) -> Iterator[str]:
-    """What about a topic endangers a promise, and what to do about it."""
+    """What about a topic endangers a promise, and what to do about it. No promise rests on a hint."""
+    if topic.name.startswith(hints_topic("")):
+        return
     alter = f"kafka-configs.sh --alter --entity-type topics --entity-name {topic.name} --add-config"
     said = topic.settings
     if "compact" in said.get("cleanup.policy", ""):
@@ -108,6 +132,14 @@ def _admin(kafka: Kafka) -> AdminClient:
 def _brokers(admin: AdminClient) -> int:
     # The first question: a broker that can't be reached shows here.
     return len(_answer(admin.describe_cluster(request_timeout=ANSWER_SECONDS), "Kafka").nodes)
+
+
+def _hints(admin: AdminClient) -> list[str]:
+    try:
+        found = admin.list_topics(timeout=ANSWER_SECONDS).topics
+    except KafkaException as error:
+        raise TopicsError(f"Kafka's topics can't be listed: {explained(error.args[0])}.") from None
+    return sorted(name for name in found if name.startswith(hints_topic("")))
 
 
 def _described(admin: AdminClient, name: str, brokers: int) -> Topic:
