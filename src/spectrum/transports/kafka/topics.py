@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ LEAST_RECORD_BYTES = 1_000_000
 HINT_BYTES = 10_000
 MISSING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 ANSWER_SECONDS = 10.0
+KNOWN_SECONDS = 0.05
 
 T = TypeVar("T")
 
@@ -63,7 +65,15 @@ def create(
     except _AlreadyThere:
         dry_run = False
     made = Topic(name, partitions, copies, _settings(name, copies))
-    return (made,) if dry_run else (_described(admin, name, brokers),)
+    return (made,) if dry_run else (_once_known(admin, name, brokers),)
+
+
+def _once_known(admin: AdminClient, name: str, brokers: int) -> Topic:
+    """A topic that is there. The broker that is asked may hear of it a moment after it was made."""
+    end = time.monotonic() + ANSWER_SECONDS
+    while not (found := _described(admin, name, brokers)).partitions and time.monotonic() < end:
+        time.sleep(KNOWN_SECONDS)
+    return found
 
 
 def make_hints(kafka: Kafka, name: str) -> bool:
