@@ -205,7 +205,9 @@ async def streaming(database: Database, folder: Path, copies: int = 1) -> AsyncI
         made = [await _copy(stack, database, folder, number) for number in range(copies)]
         for each in made:
             await each.plane.notices.listening.wait()
-        yield Scene(admin, made, stack)
+        scene = Scene(admin, made, stack)
+        scene.limit(stall=2 * DEADLINE)  # nobody is cut off because the machine does much else
+        yield scene
 
 
 async def _copy(stack: AsyncExitStack, database: Database, folder: Path, number: int) -> Copy:
