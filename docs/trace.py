@@ -95,7 +95,7 @@ def _read(request: ExportTraceServiceRequest) -> list[Span]:
         service = next((a.value.string_value for a in resource.resource.attributes if a.key == "service.name"), "")
         for scope in resource.scope_spans:
             for span in scope.spans:
-                about = tuple((a.key, a.value.string_value or str(a.value.int_value)) for a in span.attributes)
+                about = tuple((a.key, str(getattr(a.value, a.value.WhichOneof("value")))) for a in span.attributes)
                 began, ended = span.start_time_unix_nano / 1e9, span.end_time_unix_nano / 1e9
                 place = (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex(), service)
                 found.append(Span(*place, span.name, began, ended, span.status.code == 2, about))

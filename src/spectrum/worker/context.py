@@ -137,5 +137,7 @@ class StepContext:
             return await self.holder.provider.ensure(self._call(key), resource, frozenset(replaces))
 
     def _calling(self, what: str) -> AbstractContextManager[tracing.Noted]:
-        about = {"spectrum.target": self.holder.provider.kind, "spectrum.slot": self.step.slot or ""}
+        about = {"spectrum.target": self.holder.provider.kind}
+        if self.step.slot is not None:
+            about["spectrum.slot"] = self.step.slot
         return tracing.span(f"target {what}", kind=SpanKind.CLIENT, about=about)
