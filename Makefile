@@ -9,7 +9,7 @@ export UV_SYSTEM_CERTS ?= 1
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down doctor check docs format test golden fuzz sim proof mutants ring2 chaos bench peers clean sagas
+.PHONY: help setup up down doctor check docs format test golden fuzz sim proof mutants ring2 chaos bench dispatch soak-kafka soak-sse peers clean sagas trace
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,8 +23,8 @@ $(VENV)/.ready: uv.lock pyproject.toml
 	@$(BIN)/uv sync --quiet --frozen --all-extras --all-groups --inexact
 	@touch $@
 
-up: setup ## start the whole system, with the example products and a first instance
-	@$(BIN)/spectrum up
+up: setup ## start the whole system, with the example products and a first instance (KAFKA=1: and Apache Kafka)
+	@$(BIN)/spectrum up $(if $(KAFKA),--bus kafka)
 
 down: setup ## stop instances and parts; data stays
 	@$(BIN)/spectrum down
@@ -87,8 +87,23 @@ FLAMES ?= .cache/flames
 bench: setup ## measure jobs a second, their latencies and what they cost, and draw where the time goes (three minutes)
 	@$(BIN)/python -m bench.jobs --flames $(FLAMES)
 
+soak-sse: setup ## 2,000 clients follow events and 200 of them read nothing: what is missed, and the server's memory (three minutes)
+	@$(BIN)/python -m bench.streams
+
+dispatch: setup ## measure how soon jobs are claimed with long polls and with Kafka, side by side (three minutes; needs Java)
+	@$(BIN)/python -m bench.dispatch
+
+RATE ?= 100
+SECONDS ?= 300
+HARMS ?= kill,hang,disk,rebalance
+soak-kafka: setup ## harm Kafka under load: make soak-kafka SECONDS=300 RATE=100 HARMS=kill,hang,disk,rebalance
+	@$(BIN)/python -m bench.soak_kafka --rate $(RATE) --seconds $(SECONDS) --harms $(HARMS)
+
 peers: setup ## the same six steps on other engines, side by side (five minutes, and as long again to have them)
 	@$(BIN)/python -m bench.peers
+
+trace: setup ## draw the trace of one create into docs/trace.svg
+	@$(BIN)/python -m docs.trace docs/trace.svg
 
 clean: ## remove what can be made again
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

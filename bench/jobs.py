@@ -34,13 +34,14 @@ from spectrum.db.embedded import Embedded, Server
 from spectrum.ports import SystemEntropy
 from spectrum.sdk import Client
 from spectrum.sdk.folder import collect
+from spectrum.settings import POLL
 
 REPOSITORY = Path(__file__).parent.parent
 HELLO = REPOSITORY / "tests" / "products" / "hello" / "compose.yaml"
 LEVELS = (1, 16, 256)
 PY_SPY = Path(sys.executable).with_name("py-spy")
 STATISTICS_SECONDS = 1.5  # until PostgreSQL's processes have told their counts
-START_SECONDS = 60.0
+START_SECONDS = 180.0  # on a machine that others use too
 
 _DISPATCH = """
 SELECT extract(epoch FROM started_at - created_at)::float8 AS seconds FROM jobs
@@ -75,6 +76,7 @@ class Stage:
 
     folder: Path
     database: Server
+    bus: str = POLL
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     # ---- asking
@@ -153,12 +155,15 @@ def _used(process: psutil.Process) -> float:
 
 
 @contextmanager
-def staged(folder: Path, callers: int, *, statements: bool = False) -> Iterator[Stage]:
-    """A whole system in `folder`, with an instance for each caller; it ends with the context. PostgreSQL may count `statements`."""
+def staged(folder: Path, callers: int, *, statements: bool = False, bus: str = POLL) -> Iterator[Stage]:
+    """A whole system in `folder`, with an instance for each caller; it ends with the context. PostgreSQL may count `statements`.
+
+    `bus` is as in SPECTRUM_BUS.
+    """
     with ExitStack() as stack:
         embedded = Embedded(folder / "database")
         stack.callback(embedded.remove)
-        stage = Stage(folder, embedded.start())
+        stage = Stage(folder, embedded.start(), bus)
         if statements:
             stage.ask("ALTER SYSTEM SET shared_preload_libraries = pg_stat_statements", database="postgres")
             embedded.stop()
@@ -188,6 +193,7 @@ def _start_server(stage: Stage) -> str:
             "SPECTRUM_LISTEN": f"127.0.0.1:{port}",
             "SPECTRUM_DATABASE_URL": stage.database.url(),
             "SPECTRUM_RATE_LIMIT": "0",  # one token for all callers
+            "SPECTRUM_BUS": stage.bus,
         },
     )
     _await_port(stage.processes["server"], port, folder / "server.log")
@@ -206,7 +212,12 @@ def _publish_and_join(stage: Stage, client: Client, url: str) -> None:
         stage,
         "worker",
         [sys.executable, "-m", "bench.noop", "worker", str(folder / "samples")],
-        {"SPECTRUM_HOME": str(home), "SPECTRUM_URL": url, "SPECTRUM_JOIN_TOKEN_FILE": str(folder / "join")},
+        {
+            "SPECTRUM_HOME": str(home),
+            "SPECTRUM_URL": url,
+            "SPECTRUM_JOIN_TOKEN_FILE": str(folder / "join"),
+            "SPECTRUM_BUS": stage.bus,
+        },
     )
     deadline = time.monotonic() + START_SECONDS
     while not any(worker.state == "live" for worker in client.workers.list()):
@@ -306,10 +317,14 @@ def flames(stage: Stage, folder: Path, seconds: float) -> Iterator[None]:
 def table(rounds: Sequence[Round]) -> str:
     """The median of each figure over the rounds of its level."""
     levels = sorted({each.in_flight for each in rounds})
-    by_level = {level: [each for each in rounds if each.in_flight == level] for level in levels}
-    rows = [("jobs in flight", [str(level) for level in levels])]
+    return columns("jobs in flight", {str(n): [each for each in rounds if each.in_flight == n] for n in levels})
+
+
+def columns(title: str, rounds: Mapping[str, Sequence[Round]]) -> str:
+    """The same, of rounds that were put together under the names of the columns."""
+    rows = [(title, list(rounds))]
     for name, figure in _FIGURES:
-        cells = [statistics.median(figure(each) for each in by_level[level]) for level in levels]
+        cells = [statistics.median(figure(each) for each in column) for column in rounds.values()]
         rows.append((name, [f"{cell:,.1f}" if cell < 100 else f"{cell:,.0f}" for cell in cells]))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}" + "".join(f"{cell:>12}" for cell in cells) for name, cells in rows)
@@ -319,7 +334,7 @@ def at(share: float, values: Sequence[float]) -> float:
     return values[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
 
 
-_PARTS = ("server", "worker", "postgres", "load")
+_PARTS = ("server", "worker", "postgres", "kafka", "load")
 _FIGURES: tuple[tuple[str, Any], ...] = (
     ("jobs/s", lambda r: r.rate),
     ("steps/s", lambda r: r.rate * STEPS),
@@ -332,7 +347,7 @@ _FIGURES: tuple[tuple[str, Any], ...] = (
     ("transactions per job", lambda r: r.transactions),
     ("WAL per job, KiB", lambda r: r.wal / 1024),
     ("refused with 503, per job", lambda r: r.refused),
-    *((f"processor per job, {part}, ms", lambda r, part=part: r.processor[part]) for part in _PARTS),
+    *((f"processor per job, {part}, ms", lambda r, part=part: r.processor.get(part, 0.0)) for part in _PARTS),
     ("processor per job, all, ms", lambda r: sum(r.processor.values())),
     ("machine busy, %", lambda r: 100.0 * r.busy),
 )

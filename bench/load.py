@@ -114,6 +114,29 @@ class Load:
             "refused": refused - first,
         }
 
+    async def pace(self, rate: float, seconds: float) -> dict[str, Any]:
+        """Submit so many jobs a second, whatever becomes of those before; a job for which no instance is free is put off."""
+        self.refused = sum(caller.refused for caller in self.callers)  # while they were made
+        began, idle = time.time(), asyncio.Queue[int]()
+        for number in range(len(self.callers)):
+            idle.put_nowait(number)
+        took: list[float] = []
+        async with asyncio.TaskGroup() as group:
+            for number in range(int(rate * seconds)):
+                await asyncio.sleep(max(0.0, began + number / rate - time.time()))
+                group.create_task(self._one(await idle.get(), idle, took))
+        refused, first = sum(caller.refused for caller in self.callers), self.refused
+        self.refused = refused
+        return {"took": sorted(took), "seconds": time.time() - began, "refused": refused - first}
+
+    async def _one(self, number: int, idle: asyncio.Queue[int], took: list[float]) -> None:
+        asked = time.time()
+        caller = self.callers[number]
+        await caller.connect()  # the server ends what was idle for some seconds
+        _must_have_succeeded(await caller.ended(f"/v1/instances/bench-{number}:restart?wait=60s"))
+        took.append(time.time() - asked)
+        idle.put_nowait(number)
+
     async def _go_round(self, number: int, until: float, ended: list[tuple[float, float]]) -> None:
         path = f"/v1/instances/bench-{number}:restart?wait=60s"
         while (asked := time.time()) < until:

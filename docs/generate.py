@@ -14,6 +14,8 @@ from typing import Any, cast
 
 import typer
 
+from docs import contracts
+from docs.dashboard import dashboard
 from sim import ledger
 from spectrum.api.app import create_app
 from spectrum.cli.app import build
@@ -174,17 +176,24 @@ def _command(app: typer.Typer) -> Any:
     return typer.main.get_command(app)
 
 
-DOCUMENTS = {
-    "openapi.json": openapi,
-    "state-machine.md": state_machine,
-    "cli.md": commands,
-    "proof.md": ledger.render,
-}
+def documents() -> dict[str, str]:
+    """Everything that is made from code, by its path in this folder."""
+    return {
+        "openapi.json": openapi(),
+        "state-machine.md": state_machine(),
+        "cli.md": commands(),
+        "proof.md": ledger.render(),
+        "../deploy/grafana/spectrum.json": dashboard(),
+        **{f"events/{name}": text for name, text in contracts.documents().items()},
+    }
 
 
 def stale() -> list[str]:
-    """The documents that are not what the code says."""
-    return [name for name, make in DOCUMENTS.items() if not _is(FOLDER / name, make())]
+    """The documents that are not what the code says, and those of events that are not told."""
+    made = documents()
+    known = {*made, f"events/{contracts.PUBLISHED.name}"}
+    left = [name for path in contracts.FOLDER.glob("*.json") if (name := f"events/{path.name}") not in known]
+    return [name for name, text in made.items() if not _is(FOLDER / name, text)] + left
 
 
 def _is(path: Path, text: str) -> bool:
@@ -195,9 +204,14 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--check"]:
         for name in (wrong := stale()):
             print(f"docs/{name} is not what the code says: run `make docs`", file=sys.stderr)
-        return 1 if wrong else 0
-    for name, make in DOCUMENTS.items():
-        (FOLDER / name).write_text(make(), encoding="utf-8")
+        for why in (broken := contracts.broken()):
+            print(f"{why}: make it a new version with an upcaster", file=sys.stderr)
+        return 1 if wrong or broken else 0
+    for name in stale():
+        (FOLDER / name).unlink(missing_ok=True)
+    for name, text in documents().items():
+        (FOLDER / name).parent.mkdir(parents=True, exist_ok=True)
+        (FOLDER / name).write_text(text, encoding="utf-8")
     return 0
 
 

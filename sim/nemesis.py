@@ -11,6 +11,7 @@ from sim.loop import SimLoop
 from sim.marks import declare, sometimes
 from sim.twins.calls import stand_still
 from sim.twins.faults import SLOW
+from sim.twins.kafka import MemoryKafka
 from sim.twins.provider import MemoryTarget
 from sim.twins.store import MemoryDatabase
 from sim.twins.wire import Wire
@@ -40,12 +41,14 @@ class Nemesis:
         targets: tuple[MemoryTarget, ...] = (),
         databases: tuple[MemoryDatabase, ...] = (),
         spared: frozenset[str] = frozenset(),
+        kafka: MemoryKafka | None = None,
     ) -> None:
         self._world = world
         self._faults = world.faults
         self._wires = wires
         self._targets = targets
         self._databases = databases
+        self._kafka = kafka
         ideas: dict[str, Callable[[], Awaitable[None]]] = {
             "nemesis crash": self._crash,
             "nemesis pause": self._pause,
@@ -56,6 +59,8 @@ class Nemesis:
             "nemesis database clock": self._bend_database_clock,
             DRIFT: self._drift,
         }
+        if kafka is not None:
+            ideas |= {"nemesis kafka": self._take_kafka, "nemesis rebalance": self._rebalance}
         self._ideas = {name: idea for name, idea in ideas.items() if name not in spared}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -80,6 +85,9 @@ class Nemesis:
             target.line.up = True
         for database in self._databases:
             database.up = True
+        if self._kafka is not None:
+            self._kafka.be()
+            self._kafka.make_topics()
         for host in self._world.hosts:
             host.resume()
             if not host.up:
@@ -152,6 +160,23 @@ class Nemesis:
         database.ahead += timedelta(seconds=jump)
         sometimes(JUMPED)
         self._world.loop.tell(f"PostgreSQL's clock jumps by {jump:+g} s", "nemesis")
+
+    async def _take_kafka(self) -> None:
+        """The broker is away or hangs, and may come back without what it had kept."""
+        if self._kafka is None:
+            return
+        hangs = self._faults.one_of("nemesis kafka how", (False, True))
+        self._kafka.be(up=hangs, hangs=hangs)
+        await asyncio.sleep(self._faults.one_of("nemesis kafka length", (*SLOW, 60.0)))
+        if not hangs and self._faults.strikes("nemesis kafka disk"):
+            self._kafka.lose_disk()
+        self._kafka.be()
+        await asyncio.sleep(self._faults.one_of("nemesis kafka topics", SLOW))
+        self._kafka.make_topics()
+
+    async def _rebalance(self) -> None:
+        if self._kafka is not None:
+            self._kafka.rebalance()
 
     async def _drift(self) -> None:
         things = [(target, thing) for target in self._targets for thing in target.things.values()]

@@ -152,7 +152,8 @@ class SimDesk(Desk):
         worker = await self.calls.admit(call, None)
         asked: protocol_wire.Start = protocol_wire.decode(protocol_wire.Start, call.body)
         lease = await self.dispatch.start(Visit(worker, LeaseId(""), call.body).caller(asked.operations), asked.boot)
-        return Incarnation(lease.id, lease.incarnation, self.tuning.lease, self.tuning.heartbeat)
+        hints = self.hints(worker.pool_id)
+        return Incarnation(lease.id, lease.incarnation, self.tuning.lease, self.tuning.heartbeat, hints)
 
     async def _living(self, visit: Visit) -> datetime:
         database = self.store.database

@@ -12,12 +12,17 @@ from sim import signed
 from sim.hosts import Host
 from sim.marks import declare, sometimes
 from sim.twins.faults import Faults
+from sim.twins.kafka import MemoryFacts, MemoryHints, MemoryKafka
+from sim.twins.log import MemoryLead, MemoryLog, MemoryReader
 from sim.twins.provider import MemoryTarget
 from sim.twins.store import MemoryDatabase, MemoryStore
 from sim.twins.wire import Unreachable, Wire
 from sim.world import World
 from spectrum.control.dispatch import Caller, Dispatch, release_of, report_of
 from spectrum.control.engine import Engine
+from spectrum.control.leader import PADDING_SECONDS, TERM_SECONDS
+from spectrum.control.relay import relay
+from spectrum.control.streams import requests_of
 from spectrum.control.sweeper import Sweeper
 from spectrum.control.wakeups import Wakeups
 from spectrum.control.watch import observe
@@ -52,6 +57,7 @@ from spectrum.transports.protocol import (
     JobRef,
     Link,
     LinkDown,
+    LongPollsAlone,
     Look,
     News,
     Onward,
@@ -60,6 +66,7 @@ from spectrum.transports.protocol import (
     Requests,
     Room,
     Sighting,
+    hints_topic,
 )
 from spectrum.worker.context import Holder, Renderer
 from spectrum.worker.loop import Worker
@@ -72,6 +79,8 @@ RELEASE = ReleaseId("rel_00000000-0000-7000-8000-000000000001")
 LEASE_SECONDS = 15.0
 LOOK_EVERY = 10.0
 HEARTBEAT_SECONDS = 5.0
+RELAY_SECONDS = 2.0
+RELAY_BATCH = 20  # small: what is cut off in the middle has a middle
 SWEEP_SECONDS = 4.0  # rarer than in production: with virtual time, sweeps are most of what a quiet world does
 CALL_SECONDS = 20.0
 # Next to nothing is quarantined here: a resolve is played on instances that nothing is wrong with.
@@ -154,6 +163,14 @@ class MemorySpool:
 # ---- the control plane
 
 
+@dataclass(frozen=True)
+class Bus:
+    """Kafka, and how far the log has come to it."""
+
+    broker: MemoryKafka
+    log: MemoryLog
+
+
 @dataclass
 class ControlPlane:
     """One copy: what its host runs in one life."""
@@ -164,6 +181,7 @@ class ControlPlane:
     catalog: Catalog
     wire: Wire
     signed: tuple[signed.Registry, signed.Travelled] | None = None
+    kafka: Bus | None = None
     tasks: Tasks = field(default_factory=Tasks)
 
     def __post_init__(self) -> None:
@@ -181,10 +199,21 @@ class ControlPlane:
     def _committed(self, written: Sequence[Written], hints: Sequence[Hint]) -> None:
         for hint in hints:
             self.wakeups.wake(hint.pool_id)
+        if self.kafka:
+            self.kafka.broker.tell(hints)
 
     async def run(self) -> None:
         self.wire.listen(self.host.name, self.host, self.handle)
+        if self.kafka:
+            self.tasks.spawn(self._relay(self.kafka), "relay")
         await self.sweeper.run()
+
+    async def _relay(self, bus: Bus) -> None:
+        lead = MemoryLead(bus.log, self.store, self.host.name, TERM_SECONDS, PADDING_SECONDS)
+        outlet = MemoryFacts(bus.broker)
+        await relay(
+            MemoryReader(lead), outlet, self.host.clock, self.host.entropy, self.tasks, RELAY_SECONDS, batch=RELAY_BATCH
+        ).run()
 
     async def handle(self, request: tuple[Any, ...]) -> Any:
         what, *rest = request
@@ -200,12 +229,14 @@ class ControlPlane:
 
     async def _start(self, caller: Caller, boot: str) -> Incarnation:
         lease = await self.dispatch.start(caller, boot)
-        return Incarnation(lease.id, lease.incarnation, LEASE_SECONDS, HEARTBEAT_SECONDS)
+        hints = hints_topic(caller.pool_id) if self.kafka else ""
+        return Incarnation(lease.id, lease.incarnation, LEASE_SECONDS, HEARTBEAT_SECONDS, hints)
 
-    async def _poll(self, caller: Caller, seconds: float, room: Room) -> Polled:
+    async def _poll(self, caller: Caller, seconds: float, room: Room, work: bool) -> Polled:
         if looks := self.looks(room.looks):
             return Polled(False, Requests(looks))
-        return Polled(await self.wakeups.wait(caller.pool_id, min(seconds, LOOK_EVERY)))
+        topic = caller.pool_id if work else requests_of(caller.pool_id)
+        return Polled(await self.wakeups.wait(topic, min(seconds, LOOK_EVERY)))
 
     def looks(self, room: int) -> tuple[Look, ...]:
         """What is due to be looked at; as with the real watch, it is due again an interval after it was handed out."""
@@ -269,8 +300,8 @@ class SimLink:
         found: Incarnation = await self._ask("start", boot)
         return found
 
-    async def poll(self, incarnation: Incarnation, seconds: float, room: Room) -> Polled:
-        found: Polled = await self._ask("poll", seconds, room)
+    async def poll(self, incarnation: Incarnation, seconds: float, room: Room, *, work: bool = True) -> Polled:
+        found: Polled = await self._ask("poll", seconds, room, work)
         return found
 
     async def observed(self, incarnation: Incarnation, sightings: Sequence[Sighting]) -> None:
@@ -340,6 +371,7 @@ class System:
     in_a_hurry: bool = False  # jobs have so little time that they run into their deadlines
     queue_seconds: float = 3600.0  # that a job may wait for its turn
     signed: bool = False  # whether workers speak real HTTP
+    with_kafka: bool = False  # whether hints and facts go there
     answers: dict[str, list[Any]] = field(default_factory=dict)  # to each key, in order
     # A key under which something else was asked, and the answer.
     reused: list[tuple[str, Any]] = field(default_factory=list)
@@ -354,6 +386,7 @@ class System:
         self.addresses = tuple(f"control-{number}" for number in range(1, self.planes + 1))
         self.spools = [MemorySpool(self.database) for _ in range(self.workers)]
         self.registry, self.travelled = signed.Registry(), signed.Travelled()
+        self.kafka = Bus(MemoryKafka(self.world.faults), MemoryLog(self.database)) if self.with_kafka else None
         self.world.watch(self.target, self.database, self, self.travelled)
 
     def begin(self) -> None:
@@ -364,7 +397,7 @@ class System:
 
     async def _boot_control(self, host: Host) -> None:
         known = (self.registry, self.travelled) if self.signed else None
-        await ControlPlane(self.world, host, self.database, self.catalog, self.wire, known).run()
+        await ControlPlane(self.world, host, self.database, self.catalog, self.wire, known, self.kafka).run()
 
     def _booting_worker(self, number: int) -> Any:
         worker_id = WorkerId(f"wrk_00000000-0000-7000-8000-{number + 1:012d}")
@@ -384,6 +417,7 @@ class System:
                 Tasks(),
                 self.spools[number],
                 capacity=4,
+                hints=MemoryHints(self.kafka.broker, worker_id) if self.kafka else LongPollsAlone(),
             ).run()
 
         return boot

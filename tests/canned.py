@@ -35,6 +35,7 @@ class Reply:
     drop: bool = False
     gate: threading.Event | None = None
     lines: tuple[Any, ...] | None = None
+    text: str | None = None
 
 
 Answer = Reply | Callable[[Request], Reply]
@@ -118,6 +119,8 @@ def _handler(canned: Canned) -> type[BaseHTTPRequestHandler]:
         def _send(self, reply: Reply) -> None:
             if reply.lines is not None:
                 payload = b"".join(json.dumps(line).encode() + b"\n" for line in reply.lines)
+            elif reply.text is not None:
+                payload = reply.text.encode()
             else:
                 payload = b"" if reply.body is None else json.dumps(reply.body).encode()
             self.send_response(reply.status)

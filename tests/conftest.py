@@ -1,4 +1,4 @@
-"""What all tests share: one event loop kind, canaries, and PostgreSQL for those that ask for it."""
+"""What all tests share: one event loop kind, canaries, and PostgreSQL and Kafka for those that ask for them."""
 
 import signal
 from collections.abc import Generator, Iterator
@@ -8,7 +8,7 @@ from hypothesis import settings
 
 from tests.canaries import Canaries, planted_as_they_are_sealed
 
-pytest_plugins = ("tests.postgres",)
+pytest_plugins = ("tests.postgres", "tests.kafka.shared")
 
 CANARIES = pytest.StashKey[Canaries]()
 

@@ -327,6 +327,12 @@ async def sequence(copy: Copy, scene: Scene) -> Any:
     return await _a_term(copy.sequencer)
 
 
+@transaction("idle", "held", "ending", whole=False)
+async def relay(copy: Copy, scene: Scene) -> Any:
+    await _a_term(copy.sequencer)
+    return await _a_term(copy.relay)
+
+
 @transaction("empty", "idle", "held", whole=False)
 async def seal(copy: Copy, scene: Scene) -> Any:
     return await _a_term(copy.sealer)

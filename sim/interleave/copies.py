@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sim.interleave.conductor import Conductor
 from sim.interleave.gates import GatedPool
+from sim.twins.outlet import MemoryOutlet
 from spectrum.control.audit import sealer
 from spectrum.control.calls import Calls
 from spectrum.control.changes import Changes
@@ -26,6 +27,7 @@ from spectrum.control.jobs import Jobs
 from spectrum.control.leader import PADDING_SECONDS, TERM_SECONDS
 from spectrum.control.products import Products
 from spectrum.control.reads import Reads
+from spectrum.control.relay import CONSUMER, relay
 from spectrum.control.secrets import CellKeys
 from spectrum.control.sequencer import sequencer
 from spectrum.control.streams import Streams
@@ -40,6 +42,7 @@ from spectrum.core.signing import Signer
 from spectrum.db.audit import AuditChains
 from spectrum.db.leading import Leading
 from spectrum.db.log import EventLog
+from spectrum.db.log_reader import LogReader
 from spectrum.db.losses import answerable
 from spectrum.db.pools import Pool, Role
 from spectrum.db.store import PostgresStore
@@ -140,6 +143,8 @@ class Copy:
         self.instances = Instances(self.changes, self.engine, self.clock)
         self.jobs = Jobs(self.changes, self.engine, self.wakeups, self.clock)
         self.sequencer = sequencer(EventLog(system, self._lead("sequencer")), self.clock, self.entropy)
+        reader = LogReader(system, self._lead(CONSUMER), CONSUMER)
+        self.relay = relay(reader, MemoryOutlet(), self.clock, self.entropy, self.tasks)
         self.sealer = sealer(AuditChains(system, self._lead("sealer"), KEYS.signer), self.clock, self.entropy)
         self.housekeeping = Housekeeping(system)
         self.upkeep = Upkeep(self.housekeeping, self.clock, self.entropy)

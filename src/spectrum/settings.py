@@ -22,6 +22,8 @@ from spectrum.core.errors import SpectrumError
 
 PREFIX = "SPECTRUM_"
 TEST_PREFIX = "SPECTRUM_TEST_"
+POLL, KAFKA = "poll", "kafka"
+KAFKA_PORT = 9092
 
 
 class SettingsError(SpectrumError):
@@ -37,6 +39,7 @@ class Tuning:
     longest_wait: float = 60.0  # of a long poll
     body_limit: int = 2 * 1024 * 1024
     rate_limit: float = 200.0  # requests per second and token, in the long run
+    stream_limit: int = 4000  # clients that follow events at one copy
 
     @property
     def heartbeat(self) -> float:
@@ -95,9 +98,23 @@ def _database(value: SecretStr) -> SecretStr:
 
 
 def _bus(value: str) -> str:
-    if value not in ("poll", "kafka") and urlsplit(value).scheme != "kafka":
-        raise ValueError("must be poll, kafka or kafka://HOST:PORT")
+    if value not in (POLL, KAFKA) and not _brokers(value):
+        raise ValueError(f"must be {POLL}, {KAFKA} or kafka://HOST:PORT, with a comma between several HOST:PORT")
     return value
+
+
+def _brokers(bus: str) -> tuple[Address, ...]:
+    """Where Kafka is first asked; none where that is not said."""
+    if bus == KAFKA:
+        return (Address("127.0.0.1", KAFKA_PORT),)
+    scheme, _, rest = bus.partition("://")
+    parts = [urlsplit(f"//{each}") for each in rest.removesuffix("/").split(",")]
+    if scheme != KAFKA or any(not part.hostname or part.path or part.query or part.username for part in parts):
+        return ()
+    try:
+        return tuple(Address(str(part.hostname), part.port or KAFKA_PORT) for part in parts)
+    except ValueError:  # a port that is no number
+        return ()
 
 
 def _list(value: object) -> object:
@@ -120,17 +137,96 @@ class ClientSettings(_Environment):
     context: str | None = None
 
 
-class ServerSettings(_Environment):
+class Mechanism(StrEnum):
+    """How a user shows Kafka its password."""
+
+    SCRAM_SHA_512 = "SCRAM-SHA-512"
+    SCRAM_SHA_256 = "SCRAM-SHA-256"
+    PLAIN = "PLAIN"
+
+
+@dataclass(frozen=True, slots=True)
+class Kafka:
+    """How to reach Kafka. Files are read when a connection is made, so that what is in them may change."""
+
+    brokers: tuple[Address, ...]
+    tls: bool
+    ca_file: Path | None
+    certificate_file: Path | None
+    key_file: Path | None
+    username: str | None
+    password_file: Path | None
+    mechanism: Mechanism
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.brokers))
+
+
+class _BusSettings(_Environment):
+    """How control plane and workers hear of each other, and where facts go."""
+
+    bus: Bus = POLL
+    kafka_tls: bool | None = None
+    kafka_ca_file: Path | None = None
+    kafka_certificate_file: Path | None = None
+    kafka_key_file: Path | None = None
+    kafka_username: str | None = None
+    kafka_password_file: Path | None = None
+    kafka_mechanism: Mechanism = Mechanism.SCRAM_SHA_512
+
+    @property
+    def kafka(self) -> Kafka | None:
+        """None without Kafka. Off loopback TLS is used unless it is switched off. Raises SettingsError."""
+        brokers = _brokers(self.bus)
+        if not brokers:
+            return None
+        loopback = all(is_loopback(broker.host) for broker in brokers)
+        tls = self.kafka_tls if self.kafka_tls is not None else not loopback
+        self._refuse_halves()
+        if not tls:
+            self._refuse_without_tls(loopback)
+        return Kafka(
+            brokers,
+            tls,
+            self.kafka_ca_file,
+            self.kafka_certificate_file,
+            self.kafka_key_file,
+            self.kafka_username,
+            self.kafka_password_file,
+            self.kafka_mechanism,
+        )
+
+    def _refuse_halves(self) -> None:
+        for one, other in (("kafka_username", "kafka_password_file"), ("kafka_certificate_file", "kafka_key_file")):
+            if (getattr(self, one) is None) != (getattr(self, other) is None):
+                raise SettingsError(
+                    f"{PREFIX}{one.upper()} and {PREFIX}{other.upper()} go together: set both, or none."
+                )
+
+    def _refuse_without_tls(self, loopback: bool) -> None:
+        for name in ("kafka_ca_file", "kafka_certificate_file"):
+            if getattr(self, name) is not None:
+                raise SettingsError(
+                    f"{PREFIX}{name.upper()} is for TLS, which is not used: set {PREFIX}KAFKA_TLS=true, or leave it out."
+                )
+        if self.kafka_username and self.kafka_mechanism is Mechanism.PLAIN and not loopback:
+            raise SettingsError(
+                f"{PREFIX}KAFKA_MECHANISM=PLAIN would send the password readable to all: set {PREFIX}KAFKA_TLS=true,"
+                " or use SCRAM-SHA-512."
+            )
+
+
+class ServerSettings(_BusSettings):
     """The control plane."""
 
     home: Path = Path(".spectrum")
     listen: Annotated[Address, BeforeValidator(_address), NoDecode] = Address("127.0.0.1", 8420)
     public_url: WebAddress | None = None
     database_url: Annotated[SecretStr, AfterValidator(_database)] | None = None
-    bus: Bus = "poll"
     master_key_file: Path | None = None
     lease_seconds: float = Field(default=Tuning().lease, ge=3, le=3_600)
     rate_limit: float = Field(default=Tuning().rate_limit, ge=0, le=100_000)
+    stream_limit: int = Field(default=Tuning().stream_limit, ge=1, le=100_000)
     log_format: LogFormat = LogFormat.JSON
 
     @property
@@ -144,15 +240,14 @@ class ServerSettings(_Environment):
 
     @property
     def tuning(self) -> Tuning:
-        return Tuning(lease=self.lease_seconds, rate_limit=self.rate_limit)
+        return Tuning(lease=self.lease_seconds, rate_limit=self.rate_limit, stream_limit=self.stream_limit)
 
 
-class WorkerSettings(_Environment):
+class WorkerSettings(_BusSettings):
     """A worker and its targets."""
 
     home: Path = Path(".spectrum")
     url: WebAddress | None = None
-    bus: Bus = "poll"
     targets: Annotated[tuple[str, ...], BeforeValidator(_list), NoDecode] = ()
     key_file: Path | None = None
     join_token_file: Path | None = None

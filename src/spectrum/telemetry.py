@@ -196,6 +196,32 @@ class Metrics:
             buckets=(0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3_600),
             registry=self.registry,
         )
+        self.jobs_open = Gauge(
+            "spectrum_jobs_open", "Jobs that have not ended, by state.", ["state"], registry=self.registry
+        )
+        self.jobs_unclaimed = Gauge(
+            "spectrum_jobs_unclaimed_seconds",
+            "For how long the oldest job that a worker may claim has waited for one.",
+            registry=self.registry,
+        )
+        self.workers_live = Gauge(
+            "spectrum_workers_live", "Workers with a lease that has not ended.", registry=self.registry
+        )
+        self.breakers_open = Gauge(
+            "spectrum_breakers_open", "Targets that are not asked, since they did not answer.", registry=self.registry
+        )
+        self.queue = Gauge(
+            "spectrum_queue_length",
+            "What waits inside this process: commands for a transaction, callers for news.",
+            ["queue"],
+            registry=self.registry,
+        )
+        self.connections = Gauge(
+            "spectrum_database_connections",
+            "Connections of this process to PostgreSQL, by role: in use, and the most that there may be.",
+            ["role", "state"],
+            registry=self.registry,
+        )
         self.steps_in_flight = Gauge("spectrum_steps_in_flight", "Steps being executed now.", registry=self.registry)
         self.step_retries = Counter(
             "spectrum_step_retries",
@@ -206,6 +232,41 @@ class Metrics:
         self.leases_expired = Counter("spectrum_leases_expired", "Leases that lapsed.", registry=self.registry)
         self.outbox_lag = Gauge(
             "spectrum_outbox_lag_seconds", "Age of the oldest event without a position.", registry=self.registry
+        )
+        self.log_lag = Gauge(
+            "spectrum_log_lag_events",
+            "Events that have a position and that a consumer of the log, such as the relay to Kafka, has not dealt with.",
+            ["consumer"],
+            registry=self.registry,
+        )
+        self.log_lag_seconds = Gauge(
+            "spectrum_log_lag_seconds",
+            "Age of the oldest event that a consumer of the log has not dealt with.",
+            ["consumer"],
+            registry=self.registry,
+        )
+        self.stream_clients = Gauge(
+            "spectrum_stream_clients", "Clients that follow events at /v1/stream here.", registry=self.registry
+        )
+        self.stream_lag = Gauge(
+            "spectrum_stream_lag_events",
+            "How far in the log the client of /v1/stream that is furthest behind is behind what is known of it here.",
+            registry=self.registry,
+        )
+        self.stream_bytes = Gauge(
+            "spectrum_stream_window_bytes",
+            "What is kept of the log's end for all clients of /v1/stream.",
+            registry=self.registry,
+        )
+        self.streams_dropped = Counter(
+            "spectrum_streams_dropped",
+            "Clients of /v1/stream that were cut off because they did not read.",
+            registry=self.registry,
+        )
+        self.hints_lost = Counter(
+            "spectrum_hints_lost",
+            "Hints to workers that did not get to Kafka: time, nothing else.",
+            registry=self.registry,
         )
         self.audit_lag = Gauge(
             "spectrum_audit_lag_seconds",

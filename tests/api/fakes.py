@@ -146,6 +146,7 @@ async def served() -> AsyncIterator[tuple[httpx2.AsyncClient, FakeIdempotency, R
         instances=nothing,
         jobs=nothing,
         log=nothing,
+        tail=nothing,
         audit=nothing,
         desk=cast(Any, FakeDesk()),
         streams=nothing,

@@ -21,7 +21,7 @@ from spectrum.core.access import TOKEN_ENTROPY, TokenText, make_token
 from spectrum.db.pools import Role, open_pool
 from spectrum.ports import SystemEntropy
 from spectrum.server import ControlPlane
-from spectrum.settings import ServerSettings, Tuning
+from spectrum.settings import ServerSettings
 from tests.canaries import Canaries
 from tests.postgres import Database
 
@@ -121,24 +121,24 @@ class Api:
         return self.caller(token)
 
 
-async def control_plane(
-    stack: AsyncExitStack, database: Database, folder: Path, rate_limit: float = Tuning().rate_limit
-) -> ControlPlane:
+async def control_plane(stack: AsyncExitStack, database: Database, folder: Path, **settings: Any) -> ControlPlane:
     """A copy of the control plane; copies with one folder share the cell's keys. It ends with the stack."""
     pools = {}
     for role in (Role.API, Role.ENGINE, Role.SYSTEM):
         pools[role] = await open_pool(database.urls[role], role, "test", size=4)
         stack.push_async_callback(pools[role].close)
     keys = load_or_create(folder / "master.key", ENTROPY)
-    plane = ControlPlane(ServerSettings(public_url=PUBLIC_URL, rate_limit=rate_limit), keys, pools)
-    stack.push_async_callback(plane.tasks.close)
+    plane = ControlPlane(ServerSettings(public_url=PUBLIC_URL, **settings), keys, pools)
+    stack.push_async_callback(plane.close)
     return plane
 
 
 @asynccontextmanager
-async def serving(database: Database, folder: Path, canaries: Canaries | None = None) -> AsyncIterator[Api]:
+async def serving(
+    database: Database, folder: Path, canaries: Canaries | None = None, **settings: Any
+) -> AsyncIterator[Api]:
     async with AsyncExitStack() as stack:
-        plane = await control_plane(stack, database, folder)
+        plane = await control_plane(stack, database, folder, **settings)
         services, identity, workers = plane.services(), plane.identity, plane.workers
         transport = httpx2.ASGITransport(create_app(services, PUBLIC_URL), raise_app_exceptions=False)
         http = await stack.enter_async_context(httpx2.AsyncClient(transport=transport, base_url=PUBLIC_URL))

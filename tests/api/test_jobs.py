@@ -55,6 +55,18 @@ async def test_a_change_that_waits_is_answered_by_the_job_as_it_ended(here: Vend
     assert asked.headers["location"] == f"/v1/jobs/{asked.body['id']}"
 
 
+async def test_every_fact_of_a_job_carries_the_trace_of_the_request_that_asked_for_it(here: Vendor) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    spec = {"name": "acme", "product": "hello"}
+    await here.admin.post("/v1/instances", spec, traceparent=f"00-{trace}-00f067aa0ba902b7-01")
+    await here.hands.work()
+
+    rows = await here.api.as_admin("SELECT traceparent FROM events WHERE data ? 'job_id'")
+
+    assert len(rows) >= 4
+    assert {row["traceparent"].split("-")[1] for row in rows} == {trace}
+
+
 async def test_a_wait_that_is_over_shows_the_job_as_it_is(here: Vendor) -> None:
     made = await here.create()
     looked = await here.admin.get(f"/v1/jobs/{made.body['id']}?wait=10ms")

@@ -151,3 +151,36 @@ async def test_without_its_database_a_copy_tells_what_it_counted_itself(here: Ve
 
     assert seen["spectrum_jobs_total", "create", "succeeded"] == 1
     assert seen["spectrum_jobs_stuck",] != seen["spectrum_jobs_stuck",], "not a number: nobody knows"
+
+
+async def test_open_jobs_are_told_by_state_and_the_oldest_that_nobody_claims_by_its_age(here: Vendor) -> None:
+    before = await scraped(here.api)
+    await here.create()
+    await here.api.as_admin("UPDATE jobs SET waiting_since = waiting_since - interval '5 minutes'")
+    unclaimed = await scraped(here.api)
+    await here.hands.take()
+    held = await scraped(here.api)
+
+    assert (before["spectrum_jobs_open", "ready"], before["spectrum_jobs_unclaimed_seconds",]) == (0, 0)
+    assert (unclaimed["spectrum_jobs_open", "ready"], unclaimed["spectrum_jobs_open", "running"]) == (1, 0)
+    assert unclaimed["spectrum_jobs_unclaimed_seconds",] >= 300
+    assert (held["spectrum_jobs_open", "running"], held["spectrum_jobs_unclaimed_seconds",]) == (1, 0)
+
+
+async def test_workers_with_a_lease_and_targets_that_are_not_asked_are_counted(here: Vendor) -> None:
+    await here.create()
+    await here.hands.take()
+    await here.api.as_admin(
+        "INSERT INTO breakers (target_id, call_kind, organization_id, state, opened_at, retry_at) "
+        "SELECT id, 'provider', organization_id, 'open', now(), now() FROM targets"
+    )
+    seen = await scraped(here.api)
+    assert (seen["spectrum_workers_live",], seen["spectrum_breakers_open",]) == (1, 1)
+
+
+async def test_what_waits_inside_a_copy_is_told_with_its_connections(here: Vendor) -> None:
+    seen = await scraped(here.api)
+    assert (seen["spectrum_queue_length", "commands"], seen["spectrum_queue_length", "callers"]) == (0, 0)
+    for role in ("api", "engine", "system"):
+        assert seen["spectrum_database_connections", role, "used"] >= 0
+        assert seen["spectrum_database_connections", role, "most"] > 0

@@ -155,6 +155,16 @@ async def test_a_hint_that_came_between_a_claim_and_the_next_poll_is_not_lost(st
     assert not (await link.poll(incarnation, 0.0, Room())).work  # it is told once
 
 
+async def test_a_poll_that_waits_for_requests_alone_neither_tells_a_hint_nor_uses_it_up(stage: Scene) -> None:
+    link, incarnation = await stage.link()
+    plane, pool = stage.copies[0].plane, PoolId(stage.rows["pools"]["id"])
+    assert await link.claim(incarnation, 1, 8, False) == []
+    plane.wakeups.wake(pool)
+
+    assert not (await link.poll(incarnation, 0.0, Room(), work=False)).work
+    assert (await link.poll(incarnation, LONG_SECONDS, Room())).work
+
+
 async def test_a_worker_that_gets_one_hint_after_the_other_is_told_of_looks_all_the_same(stage: Scene) -> None:
     link, incarnation = await stage.link()
     plane, pool = stage.copies[0].plane, PoolId(stage.rows["pools"]["id"])

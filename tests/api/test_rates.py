@@ -25,7 +25,7 @@ async def copies(stack: AsyncExitStack, database: Database, folder: Path, number
     """The same administrator at each of some copies."""
     made = []
     for _ in range(number):
-        plane = await control_plane(stack, database, folder, rate)
+        plane = await control_plane(stack, database, folder, rate_limit=rate)
         transport = httpx2.ASGITransport(create_app(plane.services(), PUBLIC_URL), raise_app_exceptions=False)
         http = await stack.enter_async_context(httpx2.AsyncClient(transport=transport, base_url=PUBLIC_URL))
         made.append(Caller(http))

@@ -83,6 +83,13 @@ def test_json_is_what_the_server_sent(server: Canned, shell: Shell) -> None:
     assert json.loads(shell.run("instance", "list", "-o", "json").out) == {"items": two()}
 
 
+def test_instances_that_wait_for_a_person_or_are_not_well_can_be_listed_alone(server: Canned, shell: Shell) -> None:
+    server.on("GET", "/v1/instances", Reply(200, {"items": two(), "next_cursor": None}))
+    shell.run("instance", "list", "--hold", "quarantined", "--health", "unhealthy")
+    (asked,) = server.requests
+    assert (asked.query["hold"], asked.query["health"]) == ("quarantined", "unhealthy")
+
+
 def test_yaml_is_what_the_server_sent(server: Canned, shell: Shell) -> None:
     server.on("GET", "/v1/instances/acme", Reply(200, instance()))
     said = shell.run("instance", "show", "acme", "-o", "yaml").out

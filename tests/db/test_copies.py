@@ -53,7 +53,7 @@ async def here(database: Database, tmp_path: Path) -> AsyncIterator[Here]:
                 pools[role] = await open_pool(database.urls[role], role, f"test copy {name}", size=4)
                 stack.push_async_callback(pools[role].close)
             plane = ControlPlane(ServerSettings(public_url="http://127.0.0.1:8420"), keys, pools)
-            stack.push_async_callback(plane.tasks.close)
+            stack.push_async_callback(plane.close)
             plane.begin(NOTHING)
             planes.append(plane)
         async with asyncio.timeout(PATIENCE):

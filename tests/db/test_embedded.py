@@ -24,7 +24,8 @@ import pytest
 from spectrum.db import embedded_place
 from spectrum.db.embedded import Embedded, EmbeddedError, Server
 from spectrum.db.embedded_place import find_account, wheel_binaries
-from tests.postgres import ENVIRONMENT_URL, REPOSITORY, python_environment
+from tests.keeper import ANSWER, REPOSITORY, python_environment
+from tests.postgres import ENVIRONMENT_URL
 from tests.waiting import eventually
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root drops to another account: run the tests as root too")
@@ -440,9 +441,9 @@ def test_the_test_session_s_server_ends_with_a_session_that_is_killed(tmp_path: 
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as session:
         environment = python_environment()
         environment.pop(ENVIRONMENT_URL, None)
-        command = [sys.executable, "-m", "tests.postgres", str(folder), str(session.pid)]
+        command = [sys.executable, "-m", "tests.keeper", "tests.postgres", str(folder), str(session.pid)]
         keeper = psutil.Popen(command, cwd=REPOSITORY, env=environment)
-        while not (folder / "server.json").exists():
+        while not (folder / ANSWER).exists():
             assert keeper.poll() is None
         servers = keeper.children()
         session.send_signal(signal.SIGKILL)

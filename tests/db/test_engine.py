@@ -31,7 +31,7 @@ from spectrum.core.jobs.commands import (
     Submitted,
 )
 from spectrum.core.jobs.model import Lease, Owner
-from spectrum.core.jobs.store import Asked, Batch, ClaimOf, Keyed, Response
+from spectrum.core.jobs.store import Asked, Batch, ClaimOf, Keyed, Lapsed, Response
 from spectrum.core.jobs.table import JobState, Phase, StepState, WaitsFor
 from spectrum.db.store import PostgresStore
 from spectrum.operations import CATALOG
@@ -423,6 +423,38 @@ async def test_a_sweep_in_which_postgresql_was_away_takes_no_job_from_its_worker
     jobs = await here.admin.fetch("SELECT state, rescues FROM jobs ORDER BY id")
     assert [tuple(job) for job in jobs] == [("running", 0), ("ready", 0)]
     assert await here.admin.fetchval("SELECT ended_at FROM leases") is None
+
+
+async def told_of_worker(here: Ground) -> list[tuple[str, int]]:
+    rows = await here.admin.fetch(
+        "SELECT type, sequence FROM events WHERE subject = $1 ORDER BY sequence", here.caller.worker_id
+    )
+    return [(row["type"], row["sequence"]) for row in rows]
+
+
+async def test_a_worker_of_which_nothing_is_heard_is_told_to_be_lost_once_for_each_lease(here: Ground) -> None:
+    for boot in ("boot-1", "boot-2"):
+        await here.dispatch.start(here.caller, boot)
+        await here.admin.execute("UPDATE cell SET resumed_at = '-infinity', alive_at = clock_timestamp()")
+        await here.admin.execute("UPDATE leases SET renewed_at = '-infinity' WHERE ended_at IS NULL")
+        await here.sweeper.sweep()
+        await here.sweeper.sweep()
+
+    assert await told_of_worker(here) == [("io.spectrum.worker.lost.v1", 1), ("io.spectrum.worker.lost.v1", 2)]
+    (first, *_) = await here.admin.fetch(
+        "SELECT e.recorded_at = l.ended_at AS same FROM events e JOIN leases l ON incarnation = sequence"
+    )
+    assert first["same"]
+
+
+async def test_a_worker_that_was_revoked_or_began_anew_is_not_told_to_be_lost(here: Ground) -> None:
+    older = await here.dispatch.start(here.caller, "boot-1")
+    newer = await here.dispatch.start(here.caller, "boot-2")
+    await here.admin.execute("UPDATE workers SET revoked_at = clock_timestamp()")
+    for lease in (older, newer):
+        await here.store.end_lease(Lapsed(lease.id, lease.worker_id, lease.organization_id), "lapsed", None)
+
+    assert await told_of_worker(here) == []
 
 
 async def overdue(here: Ground) -> tuple[Submit, Submit, Submit]:

@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
-import asyncpg
 import pytest
 
 from spectrum.control.sequencer import sequencer
 from spectrum.core.jobs.store import Unavailable
-from spectrum.db.leading import Leading, LeadLost
+from spectrum.db.leading import LeadLost
 from spectrum.db.log import EventLog
-from spectrum.db.pools import Pool, Role, open_pool
+from spectrum.db.pools import Role, open_pool
 from spectrum.ports import SystemClock, SystemEntropy, Tasks
 from tests.db.proxy import forward, proxied
-from tests.db.rows import NOW, Rows, insert_row, make_id, rows_of
+from tests.db.rows import NOW
+from tests.db.telling import Log, written_log
 from tests.postgres import Database
 from tests.waiting import until
 
@@ -29,59 +27,20 @@ MESSAGES = 30  # more than placing needs
 BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
-@dataclass
-class Here:
-    """A database with one organization; `system` is what sequencers use."""
-
-    database: Database
-    admin: Any
-    system: Pool
-    rows: Rows
-
-    async def session(self) -> Any:
-        return await asyncpg.connect(self.database.admin_url)
-
-    async def begun(self) -> tuple[Any, Any]:
-        """A session of its own, and the transaction that is open in it."""
-        session = await self.session()
-        transaction = session.transaction()
-        await transaction.start()
-        return session, transaction
-
-    async def tell(self, session: Any, subject: str, sequence: int, at: datetime = NOW, epoch: int = 1) -> None:
-        what = {"type": "io.spectrum.test.told.v1", "data": "{}", "recorded_at": at, "epoch": epoch}
-        organization = self.rows.organization_id
-        event = {"id": make_id("evt"), "organization_id": organization, "subject": subject, "sequence": sequence}
-        await insert_row(session, "events", event | what)
-
-    async def log(self) -> list[tuple[int | None, str, int]]:
-        rows = await self.admin.fetch("SELECT position, subject, sequence FROM events ORDER BY position")
-        return [tuple(row) for row in rows]
-
-    def copy(self, name: str, pool: Pool | None = None) -> EventLog:
-        system = pool or self.system
-        return EventLog(system, Leading(system, "sequencer", name, 3600.0, 0.0))
-
-
 @pytest.fixture
-async def here(database: Database) -> AsyncIterator[Here]:
-    admin = await asyncpg.connect(database.admin_url)
-    system = await open_pool(database.urls[Role.SYSTEM], Role.SYSTEM, "test system")
-    rows = rows_of("acme")
-    await insert_row(admin, "organizations", rows["organizations"])
-    yield Here(database, admin, system, rows)
-    await system.close()
-    await admin.close()
+async def here(database: Database) -> AsyncIterator[Log]:
+    async with written_log(database) as made:
+        yield made
 
 
-async def leading(here: Here, name: str = "a") -> tuple[EventLog, int]:
+async def leading(here: Log, name: str = "a") -> tuple[EventLog, int]:
     log = here.copy(name)
     term = await log.leading.take()
     assert term is not None
     return log, term
 
 
-async def test_the_first_start_gives_positions_from_one_on(here: Here) -> None:
+async def test_the_first_start_gives_positions_from_one_on(here: Log) -> None:
     for sequence in (1, 2, 3):
         await here.tell(here.admin, "ins_a", sequence)
     log, term = await leading(here)
@@ -93,7 +52,7 @@ async def test_the_first_start_gives_positions_from_one_on(here: Here) -> None:
     assert not await log.waits()
 
 
-async def test_a_log_whose_cursor_was_lost_goes_on_after_its_last_position(here: Here) -> None:
+async def test_a_log_whose_cursor_was_lost_goes_on_after_its_last_position(here: Log) -> None:
     await here.tell(here.admin, "ins_a", 1)
     await here.admin.execute("UPDATE events SET position = 41")
     await here.tell(here.admin, "ins_a", 2)
@@ -104,7 +63,7 @@ async def test_a_log_whose_cursor_was_lost_goes_on_after_its_last_position(here:
     assert await here.log() == [(41, "ins_a", 1), (42, "ins_a", 2)]
 
 
-async def test_sessions_that_commit_in_another_order_than_they_began_keep_each_subjects_order(here: Here) -> None:
+async def test_sessions_that_commit_in_another_order_than_they_began_keep_each_subjects_order(here: Log) -> None:
     """The second session's transaction id is older than the first's, its event is the later one; a third stays open."""
     first = await here.session()
     log, term = await leading(here)
@@ -129,7 +88,7 @@ async def test_sessions_that_commit_in_another_order_than_they_began_keep_each_s
 
 
 async def test_a_subject_told_in_one_batch_by_inverted_transactions_keeps_its_order_in_batches_of_one(
-    here: Here,
+    here: Log,
 ) -> None:
     first = await here.session()
     second, in_second = await here.begun()
@@ -148,7 +107,7 @@ async def test_a_subject_told_in_one_batch_by_inverted_transactions_keeps_its_or
         await session.close()
 
 
-async def test_a_transaction_that_stays_open_for_long_holds_up_nobody(here: Here) -> None:
+async def test_a_transaction_that_stays_open_for_long_holds_up_nobody(here: Log) -> None:
     slow, in_slow = await here.begun()
     await here.tell(slow, "ins_slow", 1)
     log, term = await leading(here)
@@ -165,7 +124,7 @@ async def test_a_transaction_that_stays_open_for_long_holds_up_nobody(here: Here
     await slow.close()
 
 
-async def test_what_was_rolled_back_gets_no_position_and_leaves_no_gap(here: Here) -> None:
+async def test_what_was_rolled_back_gets_no_position_and_leaves_no_gap(here: Log) -> None:
     session, undone = await here.begun()
     await here.tell(session, "ins_a", 1)
     await undone.rollback()
@@ -178,7 +137,7 @@ async def test_what_was_rolled_back_gets_no_position_and_leaves_no_gap(here: Her
     await session.close()
 
 
-async def test_a_backlog_is_worked_off_in_batches_without_gap_or_repeat(here: Here) -> None:
+async def test_a_backlog_is_worked_off_in_batches_without_gap_or_repeat(here: Log) -> None:
     for sequence in range(1, 31):
         for subject in ("ins_a", "ins_b"):
             await here.tell(here.admin, subject, sequence, NOW - timedelta(seconds=sequence))
@@ -194,7 +153,7 @@ async def test_a_backlog_is_worked_off_in_batches_without_gap_or_repeat(here: He
         assert [row[2] for row in found if row[1] == subject] == list(range(1, 31))
 
 
-async def test_a_leader_whose_term_is_over_writes_nothing(here: Here) -> None:
+async def test_a_leader_whose_term_is_over_writes_nothing(here: Log) -> None:
     old, old_term = await leading(here, "old")
     await here.tell(here.admin, "ins_a", 1)
     await here.admin.execute("UPDATE leader_terms SET expires_at = '-infinity'")
@@ -211,14 +170,14 @@ async def test_a_leader_whose_term_is_over_writes_nothing(here: Here) -> None:
     assert await here.log() == [(1, "ins_a", 1)]
 
 
-async def test_nobody_takes_over_from_a_leader_that_renews(here: Here) -> None:
+async def test_nobody_takes_over_from_a_leader_that_renews(here: Log) -> None:
     log, term = await leading(here, "a")
     await log.leading.renew(term)
 
     assert await here.copy("b").leading.take() is None
 
 
-async def test_who_takes_over_in_the_middle_of_a_leaders_writing_waits_for_its_end(here: Here) -> None:
+async def test_who_takes_over_in_the_middle_of_a_leaders_writing_waits_for_its_end(here: Log) -> None:
     log, term = await leading(here, "a")
     await log.leading.resign(term)
     async with here.system.acquire() as connection, connection.transaction():
@@ -230,7 +189,7 @@ async def test_who_takes_over_in_the_middle_of_a_leaders_writing_waits_for_its_e
     assert await taking == term + 1
 
 
-async def test_a_leader_that_resigned_is_followed_at_once_and_one_under_a_wrong_clock_too(here: Here) -> None:
+async def test_a_leader_that_resigned_is_followed_at_once_and_one_under_a_wrong_clock_too(here: Log) -> None:
     log, term = await leading(here, "a")
     await log.leading.resign(term)
     _, second = await leading(here, "b")
@@ -240,7 +199,7 @@ async def test_a_leader_that_resigned_is_followed_at_once_and_one_under_a_wrong_
     assert term < second < third
 
 
-async def test_a_connection_that_is_cut_at_any_message_leaves_no_gap_and_no_repeat(here: Here) -> None:
+async def test_a_connection_that_is_cut_at_any_message_leaves_no_gap_and_no_repeat(here: Log) -> None:
     await leading(here)
     told, broken = 0, 0
     async with proxied(here.database.urls[Role.SYSTEM]) as (proxy, url):
@@ -262,7 +221,7 @@ async def test_a_connection_that_is_cut_at_any_message_leaves_no_gap_and_no_repe
     assert await here.log() == [(n, "ins_a", n) for n in range(1, MESSAGES + 1)]
 
 
-async def test_positions_whose_commit_was_not_acknowledged_are_not_given_again(here: Here) -> None:
+async def test_positions_whose_commit_was_not_acknowledged_are_not_given_again(here: Log) -> None:
     await leading(here)
     await here.tell(here.admin, "ins_a", 1)
     async with proxied(here.database.urls[Role.SYSTEM]) as (proxy, url):
@@ -278,7 +237,7 @@ async def test_positions_whose_commit_was_not_acknowledged_are_not_given_again(h
     assert await here.log() == [(1, "ins_a", 1), (2, "ins_a", 2)]
 
 
-async def test_a_restored_database_goes_on_after_its_last_position_and_leaves_nothing_out(here: Here) -> None:
+async def test_a_restored_database_goes_on_after_its_last_position_and_leaves_nothing_out(here: Log) -> None:
     """Transaction ids of the old epoch lie in the future of the new one, and so does the stored snapshot."""
     await here.tell(here.admin, "ins_a", 1)
     log, term = await leading(here)
@@ -299,7 +258,7 @@ async def test_a_restored_database_goes_on_after_its_last_position_and_leaves_no
     assert (await here.log())[-1] == (4, "ins_a", 4)
 
 
-async def test_a_database_restored_by_hand_under_the_same_epoch_leaves_nothing_out_either(here: Here) -> None:
+async def test_a_database_restored_by_hand_under_the_same_epoch_leaves_nothing_out_either(here: Log) -> None:
     await here.tell(here.admin, "ins_a", 1)
     log, term = await leading(here)
     await log.place(term, 100)
@@ -311,7 +270,7 @@ async def test_a_database_restored_by_hand_under_the_same_epoch_leaves_nothing_o
     assert (await here.log())[-1] == (2, "ins_a", 2)
 
 
-async def test_copies_that_take_over_from_each_other_all_the_time_make_one_gapless_log(here: Here) -> None:
+async def test_copies_that_take_over_from_each_other_all_the_time_make_one_gapless_log(here: Log) -> None:
     tasks = Tasks()
     led: set[str] = set()
 
@@ -347,7 +306,7 @@ async def test_copies_that_take_over_from_each_other_all_the_time_make_one_gaple
         assert [row[2] for row in found if row[1] == f"ins_{n}"] == list(range(1, 31))
 
 
-async def test_a_sequencer_goes_on_after_its_connections_were_ended(here: Here) -> None:
+async def test_a_sequencer_goes_on_after_its_connections_were_ended(here: Log) -> None:
     tasks = Tasks()
     leader = sequencer(here.copy("a"), SystemClock(), SystemEntropy(), period=0.01)
     tasks.spawn(leader.run(), "sequencer")
@@ -365,5 +324,5 @@ async def test_a_sequencer_goes_on_after_its_connections_were_ended(here: Here) 
     await tasks.close()
 
 
-async def _until_placed(here: Here, count: int) -> None:
+async def _until_placed(here: Log, count: int) -> None:
     await until(lambda: here.admin.fetchval("SELECT count(position) = $1 FROM events", count))

@@ -57,8 +57,8 @@ class Installation:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SPECTRUM_")}
         return {**kept, "SPECTRUM_HOME": str(self.home.root), "NO_COLOR": "1"}
 
-    def up(self) -> None:
-        finished = self.spectrum("up")
+    def up(self, *options: str) -> None:
+        finished = self.spectrum("up", *options)
         assert finished.returncode == 0, finished.stderr
 
     def down(self) -> None:
@@ -155,13 +155,13 @@ class Prober:
 
 
 @contextmanager
-def installed(folder: Path) -> Iterator[Installation]:
-    """Up, and down afterwards. Fails where a secret stands anywhere but where it belongs."""
+def installed(folder: Path, *options: str) -> Iterator[Installation]:
+    """Up with these options, and down afterwards. Fails where a secret stands anywhere but where it belongs."""
     installation = Installation(Home(folder / "home"))
     watch = installation.watch
     try:
         with watch.watching():
-            installation.up()
+            installation.up(*options)
             yield installation
         leaks, data = watch.leaks_while_up(), installation.postgres_data()
         installation.down()

@@ -52,6 +52,17 @@ def test_a_folder_that_others_can_write_is_refused_with_the_remedy(tmp_path: Pat
         check_owner(tmp_path)
 
 
+def test_ports_for_kafka_are_chosen_when_it_is_first_wanted_and_kept(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    prepare(home)
+    without = choose_ports(home)
+    with_it = choose_ports(home, kafka=True)
+    assert (without.kafka, without.controller) == (0, 0)
+    assert (with_it.api, with_it.database) == (without.api, without.database)
+    assert len({with_it.api, with_it.database, with_it.kafka, with_it.controller}) == 4
+    assert choose_ports(home) == choose_ports(home, kafka=True) == with_it
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
     os.chown(tmp_path, 12345, 12345)

@@ -15,7 +15,7 @@ from sim.trials import MIX
 
 SEEDS = 900
 CHUNK = 25
-SPREAD = range(SEEDS + 1, SEEDS + 301, 3)  # a seed or two of every four: every trial and every mode
+SPREAD = range(SEEDS + 1, SEEDS + 1 + 4 * len(MIX), 3)  # a seed or two of every four: every trial and every mode
 EXPECTED = frozenset(marks.declared())  # by the twins and the system; tests declare some of their own later on
 SEEN_SELDOM = frozenset(
     {

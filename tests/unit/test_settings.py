@@ -10,7 +10,9 @@ import pytest
 from spectrum.settings import (
     Address,
     ClientSettings,
+    Kafka,
     LogFormat,
+    Mechanism,
     ServerSettings,
     SettingsError,
     WorkerSettings,
@@ -117,3 +119,78 @@ def test_this_machine_is_loopback(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "10.0.0.1", "example.com", "localhost.example.com", "::"])
 def test_other_machines_are_not_loopback(host: str) -> None:
     assert not is_loopback(host)
+
+
+KAFKA_FILES = {"SPECTRUM_KAFKA_USERNAME": "spectrum", "SPECTRUM_KAFKA_PASSWORD_FILE": "/run/password"}
+
+
+def kafka_of(monkeypatch: pytest.MonkeyPatch, bus: str, **variables: str) -> Kafka | None:
+    monkeypatch.setenv("SPECTRUM_BUS", bus)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return load(ServerSettings).kafka
+
+
+@pytest.mark.parametrize(
+    ("bus", "brokers", "tls"),
+    [
+        ("kafka", "127.0.0.1:9092", False),
+        ("kafka://127.0.0.1:19092", "127.0.0.1:19092", False),
+        ("kafka://[::1]:9092/", "[::1]:9092", False),
+        ("kafka://b1.example,b2.example:19092", "b1.example:9092,b2.example:19092", True),
+        ("kafka://127.0.0.1,b2.example", "127.0.0.1:9092,b2.example:9092", True),
+    ],
+)
+def test_the_bus_names_brokers_and_off_loopback_they_are_spoken_to_over_tls(
+    monkeypatch: pytest.MonkeyPatch, bus: str, brokers: str, tls: bool
+) -> None:
+    kafka = kafka_of(monkeypatch, bus)
+    assert kafka is not None
+    assert (str(kafka), kafka.tls) == (brokers, tls)
+
+
+def test_tls_can_be_switched_off_and_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    off = kafka_of(monkeypatch, "kafka://b1.example", SPECTRUM_KAFKA_TLS="false", **KAFKA_FILES)
+    on = kafka_of(monkeypatch, "kafka", SPECTRUM_KAFKA_TLS="true")
+    assert off is not None and on is not None
+    assert (off.tls, off.username, off.mechanism, on.tls) == (False, "spectrum", Mechanism.SCRAM_SHA_512, True)
+
+
+def test_without_kafka_its_variables_are_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kafka_of(monkeypatch, "poll", SPECTRUM_KAFKA_USERNAME="spectrum") is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "why"),
+    [
+        (
+            {"SPECTRUM_KAFKA_USERNAME": "me"},
+            "SPECTRUM_KAFKA_USERNAME and SPECTRUM_KAFKA_PASSWORD_FILE go together",
+        ),
+        (
+            {"SPECTRUM_KAFKA_KEY_FILE": "/run/key"},
+            "SPECTRUM_KAFKA_CERTIFICATE_FILE and SPECTRUM_KAFKA_KEY_FILE go together",
+        ),
+        (
+            {"SPECTRUM_KAFKA_TLS": "no", "SPECTRUM_KAFKA_CA_FILE": "/run/ca"},
+            "SPECTRUM_KAFKA_CA_FILE is for TLS, which is not used: set SPECTRUM_KAFKA_TLS=true",
+        ),
+        (
+            {"SPECTRUM_KAFKA_TLS": "no", "SPECTRUM_KAFKA_MECHANISM": "PLAIN", **KAFKA_FILES},
+            "SPECTRUM_KAFKA_MECHANISM=PLAIN would send the password readable to all",
+        ),
+    ],
+)
+def test_what_does_not_go_together_for_kafka_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], why: str
+) -> None:
+    with pytest.raises(SettingsError, match=why):
+        kafka_of(monkeypatch, "kafka://b1.example", **variables)
+
+
+@pytest.mark.parametrize(
+    "bus", ["kafka://", "kafka://me@b1", "kafka://b1/topic", "kafka://b1:many", "http://b1", "kafka://b1,"]
+)
+def test_a_bus_that_names_no_brokers_is_refused(monkeypatch: pytest.MonkeyPatch, bus: str) -> None:
+    with pytest.raises(SettingsError, match="SPECTRUM_BUS: must be poll, kafka or kafka://HOST:PORT"):
+        kafka_of(monkeypatch, bus)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import structlog
 from fastapi import Request
+from opentelemetry.trace import SpanKind
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from spectrum import tracing
 from spectrum.api import problems
 from spectrum.api.services import Services
 from spectrum.core.errors import Problem
@@ -42,10 +44,13 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id, trace = self._identify(scope)
-        scope.setdefault("state", {}).update(request_id=request_id, traceparent=str(trace))
-        with bound(request_id=request_id, trace_id=trace.trace_id):
-            await self._serve(scope, receive, send, request_id, trace)
+        headers = dict(scope["headers"])
+        given = headers.get(b"traceparent", b"").decode("latin-1")
+        with tracing.span(scope["method"], given, kind=SpanKind.SERVER, root=_may_begin(scope["path"])) as noted:
+            request_id, trace = self._request_id(headers), noted.trace or self._trace(given)
+            scope.setdefault("state", {}).update(request_id=request_id, traceparent=str(trace), span=noted)
+            with bound(request_id=request_id, trace_id=trace.trace_id):
+                await self._serve(scope, receive, send, request_id, trace)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, request_id: str, trace: Trace) -> None:
         began = self._services.clock.monotonic()
@@ -102,20 +107,24 @@ class Edge:
 
         return receive_counted
 
-    def _identify(self, scope: Scope) -> tuple[str, Trace]:
-        """The caller's request id where it is harmless, else a new one; the caller's trace with a span of our own."""
-        headers = dict(scope["headers"])
+    def _request_id(self, headers: Mapping[bytes, bytes]) -> str:
+        """The caller's where it is harmless, else a new one."""
         given = headers.get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if _GIVEN_ID.fullmatch(given) else self._new_id()
-        parent = parse_traceparent(headers.get(b"traceparent", b"").decode("latin-1"))
-        entropy = self._services.entropy.token(24)
-        return request_id, parent.child(entropy) if parent else new_trace(entropy)
-
-    def _new_id(self) -> str:
+        if _GIVEN_ID.fullmatch(given):
+            return given
         return new_id("req", self._services.clock.now(), self._services.entropy)
+
+    def _trace(self, given: str) -> Trace:
+        """The caller's trace with a span of our own, else a new trace: events and logs have one where nobody collects spans."""
+        parent = parse_traceparent(given)
+        entropy = self._services.entropy.token(24)
+        return parent.child(entropy) if parent else new_trace(entropy)
 
     def _measure(self, scope: MutableMapping[str, Any], status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "(none)")
+        noted: tracing.Noted = scope["state"]["span"]
+        noted.name(f"{scope['method']} {route}")
+        noted.note({"http.request.method": scope["method"], "http.route": route, "http.response.status_code": status})
         metrics = self._services.metrics
         metrics.requests.labels(scope["method"], route, str(status)).inc()
         metrics.request_duration.labels(scope["method"], route).observe(max(seconds, 0.0))
@@ -124,6 +133,11 @@ class Edge:
             # Workers call many times a second: their calls are counted, and told where they fail.
             tell = logger.debug if route.startswith("/worker/") and status < 400 else logger.info
             tell("request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 6))
+
+
+def _may_begin(path: str) -> bool:
+    """Whether a request that tells of no trace begins one: not those that come all the time by themselves."""
+    return path.startswith("/v1/")
 
 
 def _declared_length(scope: Scope) -> int:

@@ -453,6 +453,8 @@ class Event(Shown):
     subject: str
     time: datetime
     datacontenttype: Literal["application/json"] = "application/json"
+    dataschema: str
+    partitionkey: str
     sequence: str
     position: int
     traceparent: str | None

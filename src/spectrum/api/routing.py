@@ -117,7 +117,7 @@ class Route(APIRoute):
 
         async def run(request: Request) -> Response:
             services: Services = request.app.state.services
-            principal = await services.identity.authenticate(_bearer(request))
+            principal = await services.identity.authenticate(bearer(request))
             await services.rates.admit(principal)
             require(principal, self.operation.action)
             strict = StrictRequest(request.scope, request.receive)
@@ -156,7 +156,7 @@ def _changes(methods: set[str]) -> bool:
     return bool(methods - {"GET", "HEAD", "OPTIONS"})
 
 
-def _bearer(request: Request) -> str:
+def bearer(request: Request) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Problem("unauthenticated", "This needs a token: send the header `Authorization: Bearer spk_…`.")

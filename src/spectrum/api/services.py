@@ -13,6 +13,7 @@ from spectrum.control.instances import Filters
 from spectrum.control.jobs import JobFilters
 from spectrum.control.specs import Order
 from spectrum.control.streams import LogsWish
+from spectrum.control.tail import Follower, Wish
 from spectrum.core.access import Principal
 from spectrum.core.signing import Call
 from spectrum.ports import Clock, Entropy
@@ -132,6 +133,13 @@ class Log(Protocol):
     async def events(self, principal: Principal, page: Page, after: int, subject: str | None) -> Listing[Any]: ...
 
 
+class Tail(Protocol):
+    """What happens from now on."""
+
+    async def follow(self, principal: Principal, wish: Wish) -> Follower:
+        """Close what is returned. Raises Problem `invalid-parameter`, `not-found`, `rate-limited` or `unavailable`."""
+
+
 class Audit(Protocol):
     """Who did what."""
 
@@ -180,6 +188,7 @@ class Services:
     instances: Instances
     jobs: Jobs
     log: Log
+    tail: Tail
     audit: Audit
     desk: Desk
     streams: Streams

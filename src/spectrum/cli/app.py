@@ -17,6 +17,7 @@ from spectrum.cli import (
     system,
     target,
     token,
+    topics,
     worker,
 )
 
@@ -36,6 +37,6 @@ def build() -> typer.Typer:
     )
     for module in (system, server, context, about):
         module.register(app)
-    for noun in (product, instance, job, event, audit, target, worker, token, organization):
+    for noun in (product, instance, job, event, audit, target, worker, token, organization, topics):
         noun.register(app)
     return app

@@ -14,7 +14,9 @@ KNOWN = frozenset(
     for name in (
         *("URL", "TOKEN", "CONTEXT"),
         *("HOME", "LISTEN", "PUBLIC_URL", "DATABASE_URL", "BUS", "MASTER_KEY_FILE", "LEASE_SECONDS", "RATE_LIMIT"),
-        "LOG_FORMAT",
+        *("LOG_FORMAT", "STREAM_LIMIT"),
+        *("KAFKA_TLS", "KAFKA_CA_FILE", "KAFKA_CERTIFICATE_FILE", "KAFKA_KEY_FILE"),
+        *("KAFKA_USERNAME", "KAFKA_PASSWORD_FILE", "KAFKA_MECHANISM"),
         *("TARGETS", "KEY_FILE", "JOIN_TOKEN_FILE"),
     )
 )

@@ -96,10 +96,14 @@ def list_instances(
     product: Annotated[str | None, typer.Option(help="Only of this product.")] = None,
     target: Annotated[str | None, typer.Option(help="Only on this target.")] = None,
     lifecycle: Annotated[str | None, typer.Option(help="Only in this state, such as running.")] = None,
+    hold: Annotated[str | None, typer.Option(help="Only with this hold, such as quarantined.")] = None,
+    health: Annotated[str | None, typer.Option(help="Only with this health, such as unhealthy.")] = None,
     label: Annotated[str | None, typer.Option(help="Only with this label: key=value.")] = None,
 ) -> None:
     """List instances."""
-    found = session.client.instances.list(product=product, target=target, lifecycle=lifecycle, label=label)
+    found = session.client.instances.list(
+        product=product, target=target, lifecycle=lifecycle, hold=hold, health=health, label=label
+    )
     session.show_all(found, COLUMNS)
 
 

@@ -48,6 +48,19 @@ def one(form: Output, item: Model, columns: Columns) -> str:
             return many(form, [item], columns)
 
 
+def streamed(form: Output, item: Model, columns: Columns) -> str:
+    """One of many that come one after the other: a line, or in YAML a document. Nobody knows yet how wide the columns get."""
+    match form:
+        case Output.TABLE:
+            return "  ".join(_cells(item, columns)) + "\n"
+        case Output.JSON:
+            return json.dumps(item.as_json(), ensure_ascii=False) + "\n"
+        case Output.YAML:
+            return f"---\n{_yaml(item.as_json())}"
+        case Output.NAME:
+            return f"{_cells(item, columns)[0]}\n"
+
+
 def data(form: Output, value: Any, text: Callable[[], str], name: str) -> str:
     match form:
         case Output.JSON:

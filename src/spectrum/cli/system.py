@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spectrum.cli.command import Kind, verb
-from spectrum.cli.errors import ERROR, UsageError
+from spectrum.cli.errors import ERROR
 from spectrum.cli.session import Session
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ def register(app: typer.Typer) -> None:
 def up(
     session: Session,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay, show the logs, go down on Ctrl-C.")] = False,
-    bus: Annotated[Bus, typer.Option(help="How workers learn of work.")] = Bus.POLL,
+    bus: Annotated[
+        Bus | None, typer.Option(help="How workers learn of work: poll, or a Kafka that is started too. As last time.")
+    ] = None,
 ) -> None:
     """Start everything on this machine, with a first instance; safe to repeat and to interrupt."""
-    if bus is Bus.KAFKA:
-        raise UsageError("This version has no Kafka transport", "spectrum up --bus poll")
     try:
         from spectrum.local import commands
     except ModuleNotFoundError as error:
@@ -49,7 +49,7 @@ def up(
 
         raise missing(error, "server") from None
     try:
-        ready = commands.up(session.say)
+        ready = commands.up(session.say, bus.value if bus else None)
     except KeyboardInterrupt:
         session.say("\nInterrupted. Go on: spectrum up; or stop what runs: spectrum down")
         raise

@@ -12,6 +12,7 @@ from typing import Any
 from spectrum.control.commands import Mutation, Reply, key_reused
 from spectrum.control.reads import Reads
 from spectrum.core.access import Principal
+from spectrum.core.events.catalogue import type_of
 from spectrum.core.sealing import ENTROPY_BYTES, Context, Keyring, Sealed
 from spectrum.db.pools import Connection, Pool
 from spectrum.db.sql import query
@@ -57,8 +58,8 @@ class Transaction:
         await self.connection.execute(_AUDIT, *row, dict(evidence or {}))
 
     async def event(self, organization: str, kind: str, subject: str, sequence: int, data: Mapping[str, Any]) -> None:
-        """Tell a fact, `io.spectrum.<kind>.v1`, the `sequence`-th about the thing with the id `subject`."""
-        row = (self.new_id("evt"), organization, subject, sequence, f"io.spectrum.{kind}.v1", dict(data))
+        """Tell a fact of the catalogue, such as `worker.revoked`, the `sequence`-th about the thing with the id `subject`."""
+        row = (self.new_id("evt"), organization, subject, sequence, type_of(kind), dict(data))
         await self.connection.execute(_EVENT, *row, self.traceparent or None, self.now)
 
 

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import structlog
+from opentelemetry.trace import SpanKind
 
+from spectrum import tracing
 from spectrum.control.calls import Calls
 from spectrum.control.changes import Changes
 from spectrum.control.dispatch import Caller, Dispatch, release_of, report_of
 from spectrum.control.secrets import CellKeys, seal_to
-from spectrum.control.streams import Streams
+from spectrum.control.streams import Streams, requests_of
 from spectrum.control.wakeups import Wakeups, within
 from spectrum.control.watch import Watch
 from spectrum.control.workers import Applicant, KnownWorker, Workers
 from spectrum.core import signing
 from spectrum.core.errors import Problem
-from spectrum.core.ids import JobId, LeaseId, WorkerId
+from spectrum.core.ids import JobId, LeaseId, PoolId, WorkerId
 from spectrum.core.jobs.commands import Holding
 from spectrum.core.jobs.holding import lease_ended
 from spectrum.core.sealing import Context, Sealed
@@ -97,6 +99,7 @@ class Desk:
     clock: Clock
     tuning: Tuning
     public_url: str
+    hints: Callable[[PoolId], str] = lambda pool_id: ""  # the topic on which a pool's hints come besides
     _looked: dict[WorkerId, int] = field(default_factory=dict)  # a worker's last look for work: the turn of its pool
     _asked: dict[WorkerId, float] = field(default_factory=dict)  # when requests were last looked for, by worker
 
@@ -151,32 +154,40 @@ class Desk:
         lease = await self.dispatch.start(caller, asked.boot)
         async with self.changes.unkeyed(caller.actor, worker.organization_id, as_engine=True) as change:
             await change.connection.execute(_OPERATIONS, worker.id, asked.operations)
-        return Incarnation(lease.id, lease.incarnation, self.tuning.lease, self.tuning.heartbeat)
+        hints = self.hints(worker.pool_id)
+        return Incarnation(lease.id, lease.incarnation, self.tuning.lease, self.tuning.heartbeat, hints)
 
     # ---- jobs
 
     async def _poll(self, visit: Visit) -> Polled:
-        """Answers at once where there was a hint or are requests, else with the first of them, else when time is up."""
+        """Answers at once where there was a hint or are requests, else with the first of them, else when time is up.
+
+        A worker that hears hints on another way waits here for requests alone.
+        """
         asked: wire.Poll = wire.decode(wire.Poll, visit.body)
         seconds = max(0.0, min(asked.seconds, self.tuning.longest_wait))
         pool_id, began = visit.worker.pool_id, self.clock.monotonic()
         end = began + seconds
-        if self._asked.get(visit.worker.id, -math.inf) > began - REQUESTS_PUT_OFF and self._hinted(visit.worker):
+        if self._asked.get(visit.worker.id, -math.inf) > began - REQUESTS_PUT_OFF and self._hinted(visit, asked):
             return Polled(work=not self.wakeups.ended)
+        topics = (requests_of(pool_id), *((pool_id,) if asked.work else ()))
         while True:
-            with self.wakeups.listening(pool_id) as woken:
+            with self.wakeups.listening(*topics) as woken:
                 now = await self._living(visit)
                 requests = await self._requests(visit, asked.room, now)
                 left = end - self.clock.monotonic()
-                ended, hinted = self.wakeups.ended, self._hinted(visit.worker)
+                ended, hinted = self.wakeups.ended, self._hinted(visit, asked)
                 if hinted or requests or left <= 0 or ended:
                     return Polled(hinted and not ended, requests)
                 pause = await self.watch.pause(pool_id, now) if asked.room.looks else seconds
-                if await within(woken, min(left, pause, REQUESTS_RECHECK)):
+                if await within(woken, min(left, pause, REQUESTS_RECHECK)) and asked.work:
                     return Polled(work=not self.wakeups.ended)
 
-    def _hinted(self, worker: KnownWorker) -> bool:
+    def _hinted(self, visit: Visit, asked: wire.Poll) -> bool:
         """Whether there was a hint since the worker looked for work, so that none is lost between its claim and its poll."""
+        if not asked.work:
+            return False
+        worker = visit.worker
         turn, looked = self.wakeups.turn(worker.pool_id), self._looked.get(worker.id)
         self._looked[worker.id] = turn
         return looked is not None and turn > looked
@@ -249,9 +260,21 @@ class Desk:
         asked = wire.apart(visit.body)
         caller = visit.caller({})
         reports = [report_of(caller, visit.lease_id, news) for news in asked if isinstance(news, News)]
+        began = self.clock.now()
         heard = await self.dispatch.report_all(reports)
+        self._trace(asked, began)
         answers = iter(heard)
         return wire.Answers(tuple(_told(next(answers) if isinstance(news, News) else news) for news in asked))
+
+    def _trace(self, asked: Sequence[News | Problem], began: datetime) -> None:
+        """They came together, and are parts of different traces."""
+        if not tracing.on():
+            return
+        ended = self.clock.now()
+        for news in asked:
+            if isinstance(news, News):
+                about = {"spectrum.job_id": news.job_id, "spectrum.report": news.number}
+                tracing.tell("take report", news.traceparent, began, ended, kind=SpanKind.SERVER, about=about)
 
     async def _release(self, visit: Visit) -> wire.Empty:
         back: Handback = wire.decode(Handback, visit.body)

@@ -72,6 +72,11 @@ class Engine:
     _lanes: int = 0
     _in_flight: set[InstanceId] = field(default_factory=set)  # whose commands wait, so that they keep their order
 
+    @property
+    def waiting(self) -> int:
+        """Commands that no transaction has taken up yet."""
+        return len(self._queue)
+
     async def execute(self, asked: Asked | Command) -> Answer | Repeated:
         """Apply one command; returns after its commit.
 

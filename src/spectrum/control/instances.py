@@ -148,6 +148,7 @@ class Instances:
 
     async def _execute(self, mutation: Mutation, submit: Submit, shown_as: str, taking: str | None = None) -> Reply:
         seen = Seen(shown_as)
+        submit = replace(submit, traceparent=mutation.traceparent or None)
         return accepted(await self.engine.execute(Asked(submit, keyed(mutation, seen), taking)), seen)
 
     async def _unless_answered(self, mutation: Mutation, ask: Callable[[], Awaitable[Reply]]) -> Reply:

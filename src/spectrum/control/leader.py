@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import structlog
 
 from spectrum.core.errors import Problem
 from spectrum.core.jobs.store import Unavailable
-from spectrum.db.leading import Leading, LeadLost
+from spectrum.db.leading import LeadLost
 from spectrum.ports import Clock, Entropy
 
 TERM_SECONDS = 6.0
@@ -20,17 +21,31 @@ PADDING_SECONDS = 1.0  # a leader that renews in time is never taken over
 _log = structlog.get_logger(__name__)
 
 
+class Lead(Protocol):
+    """Who leads, as one copy takes part in it (`db.leading.Leading`)."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def take(self) -> int | None: ...
+
+    async def renew(self, term: int) -> None: ...
+
+    async def resign(self, term: int) -> None: ...
+
+
 @dataclass
 class Leader:
     """`work` does one round under a term and says whether there is more to do at once. `period` is the pause after the last, in
-    seconds, unless there are news; news of `gather` seconds are worked on together."""
+    seconds, unless there are news; news of `gather` seconds are worked on together. `let_go` is called when a lead has ended."""
 
-    leading: Leading
+    leading: Lead
     work: Callable[[int], Awaitable[bool]]
     clock: Clock
     entropy: Entropy
     period: float
     gather: float = 0.0
+    let_go: Callable[[], None] = lambda: None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def nudge(self) -> None:
@@ -58,6 +73,8 @@ class Leader:
         except asyncio.CancelledError:
             await self.leading.resign(term)
             raise
+        finally:
+            self.let_go()
 
     async def _lead(self, term: int) -> None:
         renewed = self.clock.monotonic()

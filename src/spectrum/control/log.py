@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from spectrum.control.changes import own
 from spectrum.control.commands import Listing, Page
 from spectrum.core.access import Principal
-from spectrum.core.moments import stamp
+from spectrum.core.events.envelope import Event
 from spectrum.db.pools import Pool
 from spectrum.db.sql import query
-from spectrum.db.visits import Row, visiting
+from spectrum.db.visits import visiting
 
 _EVENT_LIST = query("event_list")
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A fact in CloudEvents 1.0 form."""
+class Fields(Protocol):
+    """A row, wherever it is from."""
 
-    row: Row
+    def __getitem__(self, name: str, /) -> Any: ...
 
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "specversion": "1.0",
-            "id": self.row["id"],
-            "type": self.row["type"],
-            "source": f"/v1/organizations/{self.row['organization_id']}",
-            "subject": self.row["subject"],
-            "time": stamp(self.row["recorded_at"]),
-            "datacontenttype": "application/json",
-            "sequence": str(self.row["sequence"]),
-            "position": self.row["position"],
-            "traceparent": self.row["traceparent"],
-            "data": self.row["data"],
-        }
+
+def read(row: Fields) -> Event:
+    """The event that a row of the log holds."""
+    return Event(
+        id=row["id"],
+        type=row["type"],
+        source=f"/v1/organizations/{row['organization_id']}",
+        subject=row["subject"],
+        time=row["recorded_at"],
+        sequence=row["sequence"],
+        position=row["position"],
+        data=row["data"],
+        traceparent=row["traceparent"],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,4 +48,4 @@ class Log:
         position = page.position(after)
         async with visiting(self.pool, own(principal)) as connection:
             rows = await connection.fetch(_EVENT_LIST, principal.organization, position, page.limit + 1, subject)
-        return Listing.of([Event(row) for row in rows], page, [str(row["position"]) for row in rows])
+        return Listing.of([read(row) for row in rows], page, [str(row["position"]) for row in rows])

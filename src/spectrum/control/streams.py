@@ -120,7 +120,7 @@ class Streams:
             await change.connection.execute(
                 _MAKE, request_id, owner, *place, "logs", wish.as_json(), principal.actor, *times
             )
-        self.wakeups.wake(instance["pool_id"])
+        self.wakeups.wake(requests_of(instance["pool_id"]))
         return _Reading(request_id, owner, instance["pool"])
 
     async def _check_worker(self, instance: Row) -> None:
@@ -304,6 +304,11 @@ def _asked(row: Row) -> LogsAsked:
     since = datetime.fromisoformat(wish["since"]) if wish["since"] else None
     place = (RequestId(row["id"]), InstanceId(row["instance_id"]), row["url"])
     return LogsAsked(*place, wish["service"], since, wish["tail"], wish["follow"])
+
+
+def requests_of(pool_id: str) -> str:
+    """The topic on which workers of the pool wait for requests that are not jobs."""
+    return f"{pool_id}/requests"
 
 
 def _room(request_id: str) -> str:

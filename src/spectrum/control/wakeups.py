@@ -21,18 +21,20 @@ class Wakeups:
     _turns: dict[str, int] = field(default_factory=dict)
 
     @contextmanager
-    def listening(self, topic: str) -> Iterator[asyncio.Future[None]]:
-        """Meanwhile no wake-up of the topic is missed: it completes the future."""
+    def listening(self, *topics: str) -> Iterator[asyncio.Future[None]]:
+        """Meanwhile no wake-up of the topics is missed: the first completes the future."""
         future = asyncio.get_running_loop().create_future()
         if self.ended:
             future.set_result(None)
-        self._waiting[topic].add(future)
+        for topic in topics:
+            self._waiting[topic].add(future)
         try:
             yield future
         finally:
-            self._waiting[topic].discard(future)
-            if not self._waiting[topic]:
-                del self._waiting[topic]
+            for topic in topics:
+                self._waiting[topic].discard(future)
+                if not self._waiting[topic]:
+                    del self._waiting[topic]
 
     async def wait(self, topic: str, seconds: float) -> bool:
         """True once the topic is woken, False after `seconds`."""
@@ -54,6 +56,11 @@ class Wakeups:
         """Some wake-up may have been missed: everybody looks."""
         for topic in {*self._waiting, *self._turns}:
             self.wake(topic)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait now, whatever for."""
+        return sum(map(len, self._waiting.values()))
 
     def end(self) -> None:
         """Let everybody go, now and from now on."""

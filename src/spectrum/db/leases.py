@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from typing import Any
 
 import asyncpg
 
+from spectrum.core import ids
 from spectrum.core.errors import Problem
+from spectrum.core.events.catalogue import type_of
 from spectrum.core.ids import LeaseId, OrganizationId
 from spectrum.core.jobs.model import Lease
 from spectrum.core.jobs.store import TOLERANCE_SECONDS, Beat, Ended, Lapsed, Owned, Unavailable
@@ -28,6 +31,7 @@ _SUPERSEDE = query("leases_supersede")
 _OPEN = query("lease_open")
 _RENEW = query("lease_renew")
 _END = query("lease_end")
+_LOST = query("worker_lost")
 _STATE = query("lease_state")
 _LAPSED = query("leases_lapsed")
 _OWNED = query("jobs_owned")
@@ -79,8 +83,11 @@ class LeaseLane:
 
     async def end_lease(self, lapsed: Lapsed, why: str, if_not_renewed_for: float | None) -> Ended:
         async with self._scoped(lapsed.organization_id) as connection:
+            await connection.fetchrow(_WORKER_LOCK, lapsed.worker_id)
             await connection.fetchrow(_FOR_UPDATE, lapsed.lease_id)
             ended = await connection.fetchval(_END, lapsed.lease_id, why, if_not_renewed_for, TOLERANCE_SECONDS)
+            if ended is not None:
+                await _tell_of_the_loss(connection, lapsed, ended)
             state = await connection.fetchrow(_STATE, lapsed.lease_id)
         if state is None or state["live"]:
             return Ended()
@@ -103,6 +110,13 @@ class LeaseLane:
         with answerable():
             async with scoped(self.engine, [organization_id]) as connection:
                 yield connection
+
+
+async def _tell_of_the_loss(connection: Connection, lapsed: Lapsed, ended: datetime) -> None:
+    # One lease is ended once: told again, it is the same event.
+    event_id = ids.make("evt", ended, hashlib.sha256(lapsed.lease_id.encode()).digest())
+    data = {"worker_id": lapsed.worker_id}
+    await connection.execute(_LOST, event_id, lapsed.worker_id, type_of("worker.lost"), data, ended)
 
 
 def _owned(row: asyncpg.Record) -> Owned:

@@ -93,6 +93,7 @@ def job_of(row: Row, steps: tuple[Step, ...]) -> Job:
         parameters=row["parameters"],
         spec=Spec.from_json(row["spec"]) if row["spec"] else None,
         actor=row["actor"],
+        traceparent=row["traceparent"],
         parent_id=row["parent_id"],
         front=row["front"],
         state=JobState(row["state"]),
@@ -324,6 +325,7 @@ JOBS_INSERT: tuple[Column[JobRow], ...] = (
     lambda r: r[0].generation,
     lambda r: r[0].actor,
     lambda r: r[2],
+    lambda r: r[0].traceparent,
     lambda r: r[0].deadline,
     lambda r: r[0].created_at,
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 from spectrum.core import ids
 from spectrum.core.breakers import Breaker
+from spectrum.core.events.catalogue import type_of
 from spectrum.core.ids import TargetId
 from spectrum.core.jobs.commands import Closing, Entry, Repeated
 from spectrum.core.jobs.model import Attempt, Effect, Instance, Job, Step
@@ -225,8 +226,9 @@ class _Writing:
             lambda r: r[2],
             lambda r: r[0].subject,
             lambda r: r[0].sequence,
-            lambda r: f"io.spectrum.{r[0].type}.v1",
+            lambda r: type_of(r[0].type),
             lambda r: dict(r[0].data),
+            lambda r: r[0].traceparent,
         )
         moves.many(_EVENTS_APPEND, facts, columns, self.now)
 

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from spectrum.db.embedded import Embedded, EmbeddedError
 from spectrum.local import lifecycle
 from spectrum.local.errors import LocalError
-from spectrum.local.home import Home, alone, check_owner, choose_ports, locate, prepare
+from spectrum.local.home import Home, alone, check_owner, choose_ports, locate, prepare, stored_ports, write
 from spectrum.local.setup import Ready, set_up
 from spectrum.local.system import system_parts
+from spectrum.settings import KAFKA, POLL, ServerSettings
 
 Report = Callable[[str], None]
 
@@ -23,19 +24,47 @@ BASE = ("postgres", "server")
 WATCH_PAUSE = 0.5  # seconds between two looks at the logs of an attended installation
 
 
-def up(report: Report) -> Ready:
+def up(report: Report, bus: str | None = None) -> Ready:
     """Everything running and a first instance answering. Interrupted anywhere, the next call goes on from there.
 
-    Raises `LocalError` or the SDK's `ClientError`, each with its remedy.
+    `bus` is `poll` or `kafka`; without it, as it was last. Raises `LocalError` or the SDK's `ClientError`, each with its remedy.
     """
     home = locate()
     prepare(home)
     with alone(home, "up"):
-        parts = system_parts(home, choose_ports(home))
-        report(f"Starting PostgreSQL and the control plane in {home.root}")
+        kafka = _wants_kafka(home, bus, report)
+        parts = system_parts(home, choose_ports(home, kafka=kafka), kafka=kafka)
+        report(f"Starting PostgreSQL{', Kafka' if kafka else ''} and the control plane in {home.root}")
         lifecycle.start(home, parts)
-        lifecycle.await_running(home, BASE)
+        lifecycle.await_running(home, (*BASE, *((KAFKA,) if kafka else ())))
+        if kafka:
+            _have_topics(home)
         return set_up(home, report, lambda: lifecycle.await_running(home, tuple(part.name for part in parts)))
+
+
+def _wants_kafka(home: Home, bus: str | None, report: Report) -> bool:
+    """Raises `LocalError` where Kafka is wanted and can't run here: before anything is changed."""
+    known = home.bus.read_text().strip() if home.bus.exists() else POLL
+    kafka = (bus or known) == KAFKA
+    if kafka:
+        from spectrum.local.kafka import cache, jars
+
+        report("Looking for Kafka (the first time, Maven fetches 40 MB)")
+        jars(cache())
+    write(home.bus, f"{KAFKA if kafka else POLL}\n")
+    return kafka
+
+
+def _have_topics(home: Home) -> None:
+    """The one of facts; those of hints are the control plane's to make."""
+    from spectrum.transports.kafka import topics
+
+    kafka = ServerSettings(bus=f"{KAFKA}://127.0.0.1:{stored_ports(home).kafka}").kafka
+    if kafka is not None:
+        try:
+            topics.create(kafka)
+        except topics.TopicsError as error:
+            raise LocalError(str(error).rstrip("."), f"Look into {home.log(KAFKA)}") from None
 
 
 def down(report: Report) -> None:

@@ -12,7 +12,8 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from spectrum.core.access import TOKEN_ENTROPY, make_token
@@ -24,12 +25,15 @@ ROOM = 300 * 1024 * 1024  # bytes: PostgreSQL's first start takes about 60 MB, a
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Loopback ports, chosen once for an installation and kept."""
+    """Loopback ports, chosen once for an installation and kept. Those of Kafka and its controller are 0 where it was never used."""
 
     api: int
     database: int
+    kafka: int = 0
+    controller: int = 0
 
 
+_PORTS = ("api", "database", "kafka", "controller")
 SHARED = Path("/var/lib/spectrum")
 
 
@@ -62,6 +66,15 @@ class Home:
     @property
     def database(self) -> Path:
         return self.root / "postgres"
+
+    @property
+    def kafka(self) -> Path:
+        return self.root / "kafka"
+
+    @property
+    def bus(self) -> Path:
+        """How workers heard of work when the installation was last brought up."""
+        return self.root / "bus"
 
     @property
     def database_url(self) -> Path:
@@ -210,29 +223,41 @@ def alone(home: Home, what: str) -> Iterator[None]:
 def stored_ports(home: Home) -> Ports:
     try:
         stored = json.loads(home.ports.read_text())
-        return Ports(int(stored["api"]), int(stored["database"]))
+        rest = (int(stored.get(name, 0)) for name in _PORTS[2:])
+        return Ports(int(stored["api"]), int(stored["database"]), *rest)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LocalError(f"{home.root} has no ports yet", "Run: spectrum up") from error
 
 
-def choose_ports(home: Home) -> Ports:
-    """The installation's ports: the stored ones, else two free ones near a place that its path decides.
+def choose_ports(home: Home, *, kafka: bool = False) -> Ports:
+    """The installation's ports: the stored ones, else free ones near a place that its path decides.
 
     So two installations seldom meet, also while one of them is down, and one that is made anew gets its old ports.
     """
-    with contextlib.suppress(LocalError):
-        return stored_ports(home)
+    try:
+        ports = stored_ports(home)
+        if ports.kafka or not kafka:
+            return ports
+    except LocalError:
+        ports = Ports(*_free_ports(home, 2))
+    if kafka:
+        ports = replace(ports, **dict(zip(_PORTS[2:], _free_ports(home, 2, ports), strict=True)))
+    write(home.ports, json.dumps(asdict(ports)) + "\n")
+    return ports
+
+
+def _free_ports(home: Home, count: int, taken: Ports | None = None) -> list[int]:
     span = LAST_PORT - FIRST_PORT + 1
     start = int.from_bytes(hashlib.sha256(os.fsencode(home.root)).digest()[:4], "big") % span
-    free = (port for n in range(span) if port_is_free(port := FIRST_PORT + (start + n) % span))
-    try:
-        ports = Ports(next(free), next(free))
-    except StopIteration:
+    candidates = (FIRST_PORT + (start + n) % span for n in range(span))
+    known = asdict(taken).values() if taken else ()
+    found = list(islice((port for port in candidates if port not in known and port_is_free(port)), count))
+    if len(found) < count:
         raise LocalError(
-            f"No two ports between {FIRST_PORT} and {LAST_PORT} are free on 127.0.0.1", "Stop a program that uses them"
-        ) from None
-    write(home.ports, json.dumps({"api": ports.api, "database": ports.database}) + "\n")
-    return ports
+            f"No {count} ports between {FIRST_PORT} and {LAST_PORT} are free on 127.0.0.1",
+            "Stop a program that uses them",
+        )
+    return found
 
 
 def port_is_free(port: int) -> bool:

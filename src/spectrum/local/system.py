@@ -1,4 +1,4 @@
-"""The parts of the whole system on its embedded defaults: PostgreSQL, control plane, one worker on a process target."""
+"""The parts of the whole system on one machine: PostgreSQL, Kafka where it is wanted, control plane, one worker."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from urllib.parse import quote
 
 from spectrum.local.home import Home, Ports
 from spectrum.local.parts import Part
+from spectrum.settings import KAFKA, POLL
 
 TARGET = "local"
 
 
-def system_parts(home: Home, ports: Ports) -> tuple[Part, ...]:
+def system_parts(home: Home, ports: Ports, *, kafka: bool = False) -> tuple[Part, ...]:
     """In the order in which they start; they stop in reverse."""
-    return (_database(home, ports), _control_plane(home, ports), _worker(home, ports))
+    bus = f"{KAFKA}://127.0.0.1:{ports.kafka}" if kafka else POLL
+    brokers = (_kafka(home, ports),) if kafka else ()
+    return (_database(home, ports), *brokers, _control_plane(home, ports, bus), _worker(home, ports, bus))
 
 
 def target_url(home: Home) -> str:
@@ -34,7 +37,13 @@ def _database(home: Home, ports: Ports) -> Part:
     )
 
 
-def _control_plane(home: Home, ports: Ports) -> Part:
+def _kafka(home: Home, ports: Ports) -> Part:
+    """Nobody waits for it: without it everything works, only later."""
+    command = (sys.executable, "-m", "spectrum.local.kafka", str(home.root), str(ports.kafka), str(ports.controller))
+    return Part("kafka", command, port=ports.kafka, grace=30.0)
+
+
+def _control_plane(home: Home, ports: Ports, bus: str) -> Part:
     return Part(
         "server",
         (*_spectrum(), "server", "--bootstrap", str(home.token)),
@@ -42,7 +51,7 @@ def _control_plane(home: Home, ports: Ports) -> Part:
             "SPECTRUM_HOME": str(home.root),
             "SPECTRUM_LISTEN": f"127.0.0.1:{ports.api}",
             "SPECTRUM_PUBLIC_URL": f"http://127.0.0.1:{ports.api}",
-            "SPECTRUM_BUS": "poll",
+            "SPECTRUM_BUS": bus,
             "SPECTRUM_MASTER_KEY_FILE": str(home.master_key),
             "SPECTRUM_LOG_FORMAT": "json",
         },
@@ -53,14 +62,14 @@ def _control_plane(home: Home, ports: Ports) -> Part:
     )
 
 
-def _worker(home: Home, ports: Ports) -> Part:
+def _worker(home: Home, ports: Ports, bus: str) -> Part:
     return Part(
         "worker",
         (*_spectrum(), "worker", "run", "--target", target_url(home)),
         environment={
             "SPECTRUM_HOME": str(home.worker),
             "SPECTRUM_URL": f"http://127.0.0.1:{ports.api}",
-            "SPECTRUM_BUS": "poll",
+            "SPECTRUM_BUS": bus,
             "SPECTRUM_KEY_FILE": str(home.worker_key),
             "SPECTRUM_JOIN_TOKEN_FILE": str(home.join_token),
             "SPECTRUM_LOG_FORMAT": "json",

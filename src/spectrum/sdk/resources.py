@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import chain, takewhile
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from spectrum.core.audit import head_line, header_line, line
 from spectrum.core.ids import is_id
 from spectrum.sdk import models
 from spectrum.sdk.errors import ClientError, JobFailed, ProblemError, Unreachable, WaitTimeout
-from spectrum.sdk.wire import AGAIN, Answer, Call, Wire
+from spectrum.sdk.wire import AGAIN, PATIENCE, Answer, Call, Wire
 
 M = TypeVar("M", bound=models.Model)
 
@@ -130,9 +130,18 @@ class Instances(Resource):
         product: str | None = None,
         target: str | None = None,
         lifecycle: str | None = None,
+        hold: str | None = None,
+        health: str | None = None,
         label: str | None = None,
     ) -> Iterator[models.Instance]:
-        query = {"product": product, "target": target, "lifecycle": lifecycle, "label": label}
+        query = {
+            "product": product,
+            "target": target,
+            "lifecycle": lifecycle,
+            "hold": hold,
+            "health": health,
+            "label": label,
+        }
         return self._pages(models.Instance, self.path, **query)
 
     def get(self, name: str) -> models.Instance:
@@ -343,6 +352,42 @@ class Events(Resource):
     def list(self, *, after: int | str | None = None, subject: str | None = None) -> Iterator[models.Event]:
         """Facts in the order of the log, from the one after position `after`."""
         return self._pages(models.Event, self.path, after=after, subject=subject)
+
+    def watch(
+        self,
+        *,
+        after: int | None = None,
+        subject: str | None = None,
+        instance: str | None = None,
+        types: Sequence[str] = (),
+        lost: Callable[[ClientError], None] = lambda error: None,
+    ) -> Iterator[models.Event]:
+        """Facts as they happen, each once and in the order of the log: those after position `after`, or only new ones.
+
+        `instance` is a name or an id; each of `types` a type, or the beginning of some up to a dot. Goes on by itself, without a
+        gap, when the connection is lost; `lost` is told each time. Ends when the caller stops reading. Raises `ProblemError` where
+        the server says no, `Unreachable` once it was away for five minutes, or for half a minute before it ever answered.
+        """
+        query = {"after": after, "subject": subject, "instance": instance, "type": tuple(types) or None}
+        place, pause, patience = "", 1.0, PATIENCE
+        away_since: float | None = None
+        while True:
+            call = Call("GET", "/v1/stream", query, headers={"Last-Event-ID": place} if place else {})
+            try:
+                with self._wire.messages(call) as messages:
+                    for message in messages:
+                        away_since, patience = None, OUTAGE
+                        place, pause = message.id or place, message.retry or pause
+                        if message.data:
+                            yield models.Event.model_validate_json(message.data)
+                rest = pause
+            except (Unreachable, ProblemError) as error:
+                away_since = away_since or time.monotonic()
+                if not _passing(error) or time.monotonic() - away_since > patience:
+                    raise
+                lost(error)
+                rest = max(pause, getattr(error, "retry_after", None) or 0.0)
+            time.sleep(rest)
 
 
 class Audit(Resource):

@@ -23,6 +23,7 @@ from spectrum.sdk.errors import ClientError, ProblemError, Unreachable
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 30.0
 ATTEMPTS = 8
+SILENCE = 45.0  # of a stream that sends a heartbeat every 15 seconds
 PATIENCE = 30.0  # seconds over which one call is tried again
 AGAIN = frozenset({429, 502, 503, 504})
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -46,6 +47,15 @@ class Answer:
     status: int
     body: Any
     headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One server-sent event: its id and its data, either of which may be empty, and when to come back (seconds) if it says that."""
+
+    id: str
+    data: str
+    retry: float | None
 
 
 class Wire:
@@ -98,19 +108,29 @@ class Wire:
     @contextlib.contextmanager
     def lines(self, call: Call) -> Iterator[Iterator[dict[str, Any]]]:
         """An answer of JSON lines, read as it comes. Only its start is bounded in time; it is not repeated."""
-        timeout = httpx2.Timeout(None, connect=CONNECT_TIMEOUT)
+        with self._streamed(call, "application/x-ndjson", None) as lines:
+            yield (json.loads(line) for line in lines if line.strip())
+
+    @contextlib.contextmanager
+    def messages(self, call: Call) -> Iterator[Iterator[Message]]:
+        """An answer of server-sent events, read as it comes. It is not repeated. A server that falls silent is `Unreachable`."""
+        with self._streamed(call, "text/event-stream", SILENCE) as lines:
+            yield _messages(lines)
+
+    @contextlib.contextmanager
+    def _streamed(self, call: Call, accept: str, silence: float | None) -> Iterator[Iterator[str]]:
         try:
             with self._http.stream(
                 call.method,
                 call.path,
                 params=_parameters(call.query),
-                headers={"Accept": "application/x-ndjson"},
-                timeout=timeout,
+                headers={**call.headers, "Accept": accept},
+                timeout=httpx2.Timeout(silence, connect=CONNECT_TIMEOUT),
             ) as response:
                 if response.is_error:
                     response.read()
                 _refuse(response)
-                yield (json.loads(line) for line in response.iter_lines() if line.strip())
+                yield response.iter_lines()
         except httpx2.TransportError as error:
             raise self._unreachable(error) from error
 
@@ -151,9 +171,26 @@ def _checked(url: str, token: str | None) -> str:
     return url.rstrip("/")
 
 
-def _parameters(query: Mapping[str, Any]) -> dict[str, str]:
-    """As they stand in the address; None is not sent."""
-    return {key: _text(value) for key, value in query.items() if value is not None}
+def _messages(lines: Iterator[str]) -> Iterator[Message]:
+    """What WHATWG HTML, §9.2.6 reads in them, as far as it is used here. A message that is not whole is none."""
+    fields: dict[str, list[str]] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        if line:
+            fields.setdefault(name, []).append(value.removeprefix(" "))
+            continue
+        (*_, place), (*_, retry) = fields.get("id", [""]), fields.get("retry", [""])
+        yield Message(place, "\n".join(fields.get("data", ())), int(retry) / 1000 if retry.isdigit() else None)
+        fields = {}
+
+
+def _parameters(query: Mapping[str, Any]) -> dict[str, str | list[str]]:
+    """As they stand in the address; None is not sent, and each of several by itself."""
+    return {key: _texts(value) for key, value in query.items() if value is not None}
+
+
+def _texts(value: Any) -> str | list[str]:
+    return [_text(each) for each in value] if isinstance(value, list | tuple) else _text(value)
 
 
 def _text(value: Any) -> str:

@@ -89,8 +89,8 @@ class PollLink:
         incarnation: Incarnation = wire.decode(Incarnation, answer)
         return incarnation
 
-    async def poll(self, incarnation: Incarnation, seconds: float, room: Room) -> Polled:
-        answer = await self._call("poll", wire.Poll(seconds, room), incarnation, seconds + CALL_SECONDS)
+    async def poll(self, incarnation: Incarnation, seconds: float, room: Room, *, work: bool = True) -> Polled:
+        answer = await self._call("poll", wire.Poll(seconds, room, work), incarnation, seconds + CALL_SECONDS)
         polled: Polled = wire.decode(Polled, answer)
         return polled
 

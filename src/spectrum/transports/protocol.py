@@ -1,8 +1,12 @@
-"""The worker's port to the control plane: what it asks, and what it is told. `transports.poll` speaks it over HTTP."""
+"""The worker's ports to the control plane: what it asks and is told (`transports.poll`), and how else it hears of work.
+
+And the relay's port to where facts go (`transports.kafka.facts`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Protocol
@@ -10,6 +14,7 @@ from typing import Annotated, Any, Protocol
 from pydantic import Field
 
 from spectrum.core.errors import SpectrumError
+from spectrum.core.events.envelope import Event
 from spectrum.core.ids import InstanceId, JobId, LeaseId, OrganizationId, RequestId
 from spectrum.core.jobs.commands import Holding, Intent, Outcome, Verdict
 from spectrum.core.jobs.table import WaitsFor
@@ -23,12 +28,13 @@ class LinkDown(SpectrumError):
 
 @dataclass(frozen=True, slots=True)
 class Incarnation:
-    """One start of this worker, and the lease that belongs to it."""
+    """One start of this worker, and the lease that belongs to it. `hints`: the topic on which hints come, if any do."""
 
     lease_id: LeaseId
     number: int
     lease_seconds: float
     heartbeat_seconds: float
+    hints: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,7 @@ class News:
     intents: Annotated[tuple[Intent, ...], Field(max_length=NEWS_LIMIT)] = ()
     verdict: Verdict = Verdict.NONE
     reopen: Annotated[tuple[str, ...], Field(max_length=NEWS_LIMIT)] = ()
+    traceparent: str | None = None  # of the span in which it is sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +177,8 @@ class Link(Protocol):
     async def start(self, boot: str) -> Incarnation:
         """Open an incarnation. The same `boot` again gives the same one."""
 
-    async def poll(self, incarnation: Incarnation, seconds: float, room: Room) -> Polled:
-        """Wait until there may be work or there are requests that `room` is for, `seconds` at most."""
+    async def poll(self, incarnation: Incarnation, seconds: float, room: Room, *, work: bool = True) -> Polled:
+        """Wait until there are requests that `room` is for or, if `work` is waited for, there may be some; `seconds` at most."""
 
     async def claim(self, incarnation: Incarnation, number: int, want: int, holds_others: bool) -> Sequence[Holding]:
         """Up to `want` jobs."""
@@ -198,3 +205,82 @@ class Link(Protocol):
 
     async def secrets(self, incarnation: Incarnation, asked: JobRef) -> Mapping[str, str]:
         """The secret parameters of the job's instance, opened with this worker's own key."""
+
+
+# ---- hints
+
+
+def hints_topic(pool_id: str) -> str:
+    """Where hints for the workers of a pool are told. Their group has the same name."""
+    return f"spectrum.jobs.v1.{pool_id}"
+
+
+class Hints(Protocol):
+    """How a worker hears at once that there may be work, where its long polls need not tell.
+
+    Whatever is lost, doubled or turned around on this way costs only time.
+    """
+
+    @property
+    def listening(self) -> bool:
+        """Whether hints come this way at the moment. Else long polls bring them."""
+
+    def listen(self, topic: str, heard: Callable[[], None]) -> None:
+        """Hear what comes to the topic; nothing, where that is empty. `heard` is called for hints, and where some may have been
+        missed. Calls follow each other closely under load: it only takes note.
+        """
+
+    def dealing(self) -> AbstractContextManager[object]:
+        """What was heard before the block is dealt with once that ends without an error: nobody is told of it again."""
+
+    def hold(self, full: bool) -> None:
+        """While there is no room for work, hints wait."""
+
+    async def close(self) -> None:
+        """Hear nothing more, and leave what was not dealt with to others."""
+
+
+class LongPollsAlone:
+    """No other way (implements `Hints`)."""
+
+    listening = False
+
+    def listen(self, topic: str, heard: Callable[[], None]) -> None:
+        """There is nothing to hear."""
+
+    def dealing(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def hold(self, full: bool) -> None:
+        """There is nothing to hold."""
+
+    async def close(self) -> None:
+        """There is nothing to end."""
+
+
+# ---- facts
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """How many of a batch of events, from its beginning, are kept for good; and why not more."""
+
+    count: int
+    refusal: str = ""
+
+
+class Outlet(Protocol):
+    """Where facts go. However often some are sent again: the first time that an event of a subject is there, all before it are."""
+
+    @property
+    def trouble(self) -> str:
+        """What keeps it from taking anything at the moment, as far as it knows."""
+
+    async def publish(self, events: Sequence[Event]) -> Delivered:
+        """Send events in their order. Returns once all are kept for good, one was refused, or `drop` was called: never by time."""
+
+    def drop(self) -> None:
+        """Forget what is under way. Some of it may arrive all the same."""
+
+    async def rest(self) -> None:
+        """There is nothing to send for now."""

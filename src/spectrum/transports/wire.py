@@ -62,6 +62,7 @@ class Start:
 class Poll:
     seconds: float
     room: Room = field(default_factory=Room)
+    work: bool = True  # whether a hint of work is waited for
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from opentelemetry.trace import SpanKind
+
+from spectrum import tracing
 from spectrum.core.jobs.model import Instance, Job, Spec, Step
 from spectrum.core.observation import Observed
 from spectrum.operations.context import Answer, GivenUp
@@ -77,14 +81,16 @@ class StepContext:
 
     async def stock(self) -> None:
         await self.holder.right()
-        await self.holder.renderer.stock(self.holder, self.spec, self.holder.provider)
+        with self._calling("stock"):
+            await self.holder.renderer.stock(self.holder, self.spec, self.holder.provider)
 
     async def ensure(self) -> Observed:
         return await self._ensure(self.step.effect_key or "", self.spec)
 
     async def remove(self) -> Observed:
         await self.holder.right()
-        return await self.holder.provider.remove(self._call(self.step.effect_key or ""))
+        with self._calling("remove"):
+            return await self.holder.provider.remove(self._call(self.step.effect_key or ""))
 
     async def restore(self) -> Observed:
         before = self.job.baseline.get(self._slot)
@@ -93,10 +99,12 @@ class StepContext:
         return await self._ensure(before, self.instance.accepted or self.spec)
 
     async def look(self, slot: str) -> Observed:
-        return await self.holder.provider.observe(Call(self.instance.id, slot, "", self.job.fence))
+        with self._calling("observe"):
+            return await self.holder.provider.observe(Call(self.instance.id, slot, "", self.job.fence))
 
     async def survey(self) -> Mapping[str, Observed]:
-        seen = await self.holder.provider.survey(self.instance.id, self.job.fence)
+        with self._calling("survey"):
+            seen = await self.holder.provider.survey(self.instance.id, self.job.fence)
         return {each.slot: each for each in seen}
 
     async def ask(self, endpoint: str) -> Answer:
@@ -125,4 +133,11 @@ class StepContext:
         resource = await self.holder.renderer.resource(self.holder, self._slot, spec)
         replaces = {absent for slot, absent in self.holder.absent if slot == self._slot} - {key}
         await self.holder.right()
-        return await self.holder.provider.ensure(self._call(key), resource, frozenset(replaces))
+        with self._calling("ensure"):
+            return await self.holder.provider.ensure(self._call(key), resource, frozenset(replaces))
+
+    def _calling(self, what: str) -> AbstractContextManager[tracing.Noted]:
+        about = {"spectrum.target": self.holder.provider.kind}
+        if self.step.slot is not None:
+            about["spectrum.slot"] = self.step.slot
+        return tracing.span(f"target {what}", kind=SpanKind.CLIENT, about=about)

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import structlog
 
+from spectrum import tracing
 from spectrum.core.errors import Problem
 from spectrum.core.ids import JobId
 from spectrum.core.jobs.commands import Holding
@@ -17,7 +18,8 @@ from spectrum.core.plan import Catalog
 from spectrum.core.retry import backoff
 from spectrum.ports import Clock, Entropy, Spawner
 from spectrum.providers.protocol import Provider
-from spectrum.transports.protocol import Handback, Incarnation, Link, LinkDown, News
+from spectrum.telemetry import bound
+from spectrum.transports.protocol import Handback, Hints, Incarnation, Link, LinkDown, LongPollsAlone, News
 from spectrum.worker.context import Renderer
 from spectrum.worker.errands import Errands
 from spectrum.worker.run import JobRun, Means
@@ -48,6 +50,7 @@ class Worker:
     spawner: Spawner
     spool: Spool
     capacity: int = 16
+    hints: Hints = field(default_factory=LongPollsAlone)
     errands: Errands = field(init=False)
     _runs: dict[tuple[JobId, int], JobRun] = field(default_factory=dict)
     _foreign: set[tuple[JobId, int]] = field(default_factory=set)  # being handed back
@@ -112,6 +115,7 @@ class Worker:
     async def _serve(self, incarnation: Incarnation, left: float) -> None:
         self._right_until = left + incarnation.lease_seconds * LEASE_MARGIN
         self._claim_seen = 0
+        self.hints.listen(incarnation.hints, self._stir.set)
         beating = self.spawner.spawn(self._beat(incarnation), "heartbeat")
         claiming = self.spawner.spawn(self._claim(incarnation), "claim")
         try:
@@ -168,7 +172,8 @@ class Worker:
                     number += 1
                     self._asking = True
                     try:
-                        holdings = await self._claim_once(incarnation, number, want)
+                        with self.hints.dealing():
+                            holdings = await self._claim_once(incarnation, number, want)
                         self._claim_seen = number
                         granted = len(holdings)
                         for holding in holdings:
@@ -176,6 +181,7 @@ class Worker:
                     finally:
                         self._asking = False
                     self._full = self._room() == 0
+                    self.hints.hold(self._full)
                 if granted < max(want, 1):
                     polling = polling or self._begin_poll(incarnation)
                     if await self._ended(polling):
@@ -219,12 +225,16 @@ class Worker:
                 raise _Over from problem
 
     async def _poll(self, incarnation: Incarnation) -> None:
-        """Until there may be a job to claim, or it is time to look for one unasked. Errands are taken up meanwhile."""
+        """Until there may be a job to claim, or it is time to look for one unasked. Errands are taken up meanwhile.
+
+        A hint that comes on another way ends no poll: what waits for it is stirred.
+        """
         end = self.clock.monotonic() + POLL_SECONDS
         while not self._draining and (left := end - self.clock.monotonic()) > 0:
-            room = self.errands.room
+            room, work = self.errands.room, not self.hints.listening
+            seconds = left if room.looks else min(left, FULL_SECONDS)
             try:
-                polled = await self.link.poll(incarnation, left if room.looks else min(left, FULL_SECONDS), room)
+                polled = await self.link.poll(incarnation, seconds, room, work=work)
             except LinkDown:
                 await self.clock.sleep(1.0)
                 return
@@ -252,7 +262,8 @@ class Worker:
 
         async def until_done() -> None:
             try:
-                await run.run()
+                with bound(job_id=holding.job.id, instance_id=holding.instance.id, trace_id=tracing.id_of(holding.job)):
+                    await run.run()
             finally:
                 self._runs.pop(key, None)
                 if self._full:

@@ -22,8 +22,10 @@ from spectrum.ports import SystemClock, SystemEntropy, Tasks, settle_garbage
 from spectrum.providers import open_provider
 from spectrum.settings import WorkerSettings, load
 from spectrum.telemetry import configure_logs
+from spectrum.tracing import configure_traces
+from spectrum.transports.kafka.hints import KafkaHints
 from spectrum.transports.poll import PollLink
-from spectrum.transports.protocol import LinkDown
+from spectrum.transports.protocol import Hints, LinkDown, LongPollsAlone
 from spectrum.worker.keys import WorkerKeys, load_or_create
 from spectrum.worker.loop import Worker
 from spectrum.worker.rendering import ReleaseRenderer
@@ -49,7 +51,7 @@ class Membership:
 
 
 def run(targets: tuple[str, ...] = ()) -> None:
-    """Be a worker until SIGTERM or SIGINT. Raises `WorkerError`, `SettingsError`, `KeyFileError`."""
+    """Be a worker until SIGTERM or SIGINT. Raises `WorkerError`, `SettingsError`, `KeyFileError`, `TracingError`."""
     settings = load(WorkerSettings)
     configure_logs(settings.log_format, SystemClock())
     chosen = targets or settings.targets
@@ -61,11 +63,16 @@ def run(targets: tuple[str, ...] = ()) -> None:
         )
     settle_garbage()
     # Not uvloop, under which a target's supervisors can't be started: it knows too few of a subprocess's options.
-    asyncio.run(_work(settings, settings.url, chosen))
+    end_traces = configure_traces("worker")
+    try:
+        asyncio.run(_work(settings, settings.url, chosen))
+    finally:
+        end_traces()
 
 
 async def _work(settings: WorkerSettings, url: str, targets: tuple[str, ...]) -> None:
     entropy, clock, tasks = SystemEntropy(), SystemClock(), Tasks()
+    kafka = settings.kafka
     keys = load_or_create(settings.key_path, entropy)
     operations = runnable()
     limits = httpx2.Limits(max_connections=64, max_keepalive_connections=16)
@@ -77,6 +84,7 @@ async def _work(settings: WorkerSettings, url: str, targets: tuple[str, ...]) ->
         for target, provider in providers.items():
             revived = await provider.revive()
             _log.info("target ready", target=target, revived=len(revived))
+        hints: Hints = KafkaHints(kafka, membership.worker_id) if kafka else LongPollsAlone()
         worker = Worker(
             link,
             providers,
@@ -86,9 +94,11 @@ async def _work(settings: WorkerSettings, url: str, targets: tuple[str, ...]) ->
             entropy,
             tasks,
             DiskSpool(settings.home / "spool"),
+            hints=hints,
         )
         _log.info("worker runs", worker_id=membership.worker_id, targets=list(targets))
         await _until_told(worker, tasks)
+        await hints.close()
         for provider in providers.values():
             await provider.close()
 

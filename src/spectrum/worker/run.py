@@ -14,7 +14,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
+from opentelemetry.trace import SpanKind
 
+from spectrum import tracing
 from spectrum.core import plan as plans
 from spectrum.core.concealing import conceal_failure, conceal_lines, withhold
 from spectrum.core.errors import ErrorClass, Failure, Fault, Problem, StaleFence
@@ -27,6 +29,7 @@ from spectrum.core.retry import backoff
 from spectrum.operations.context import Action, GivenUp
 from spectrum.ports import Clock, Spawner
 from spectrum.providers.protocol import Call, Provider, Strength
+from spectrum.telemetry import bound
 from spectrum.transports.protocol import NEWS_LIMIT, Handback, Incarnation, Link, LinkDown, News
 from spectrum.worker.context import Renderer, StepContext
 from spectrum.worker.spool import Spool
@@ -158,8 +161,9 @@ class JobRun:
         return True
 
     async def _survey(self) -> Mapping[str, Observed]:
-        async with asyncio.timeout(SURVEY_SECONDS):
-            return {seen.slot: seen for seen in await self.provider.survey(self.instance.id, self.job.fence)}
+        with tracing.span("target survey", tracing.of_job(self.job), kind=SpanKind.CLIENT):
+            async with asyncio.timeout(SURVEY_SECONDS):
+                return {seen.slot: seen for seen in await self.provider.survey(self.instance.id, self.job.fence)}
 
     async def _round(self) -> None:
         self._wake.clear()
@@ -247,7 +251,7 @@ class JobRun:
     def _start(self, step: Step, work: Callable[[Step], Awaitable[Outcome | None]]) -> None:
         async def attempt() -> None:
             try:
-                outcome = await work(step)
+                outcome = await self._traced(step, work)
             except StaleFence:
                 self.lose()
             else:
@@ -258,6 +262,23 @@ class JobRun:
                 self._wake.set()
 
         self._attempts[step.name] = self.means.spawner.spawn(attempt(), f"attempt {step.name}")
+
+    async def _traced(self, step: Step, work: Callable[[Step], Awaitable[Outcome | None]]) -> Outcome | None:
+        what = "look" if step.state is StepState.UNKNOWN else step.phase.value
+        about = {
+            "spectrum.step_id": step.id,
+            "spectrum.attempt": step.attempt,
+            "spectrum.fence": self.job.fence,
+            "spectrum.token": step.token,
+        }
+        with (
+            bound(step=step.name, attempt=str(step.attempt)),
+            tracing.span(f"{what} {step.name}", tracing.of_job(self.job), about=about) as noted,
+        ):
+            outcome = await work(step)
+            if outcome is not None and outcome.failure is not None:
+                noted.fail(outcome.failure.code)
+            return outcome
 
     def _action(self, step: Step) -> Action:
         operation = self.means.catalog[self.job.operation, self.job.operation_version]
@@ -449,7 +470,8 @@ class JobRun:
             verdict,
             self._reopen,
         )
-        answer = await self._deliver(news)
+        with tracing.span("report", tracing.of_job(self.job), kind=SpanKind.CLIENT) as noted:
+            answer = await self._deliver(replace(news, traceparent=str(noted.trace)) if noted.trace else news)
         if answer is None or answer.gone:
             self.lose()
             return

@@ -5,15 +5,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import pytest
-
+from tests.keeper import is_missing
 from tests.unit.product.support import REPOSITORY
 
 SOURCE = REPOSITORY / "tests/composego"
@@ -24,7 +22,7 @@ def parser() -> Path:
     go = shutil.which("go")
     if go is None:
         message = "compose-go can't be built: no `go` on the PATH. Remedy: install Go 1.24 or later."
-        give_up(message)
+        is_missing("go", message)
     digest = hashlib.sha256(
         b"".join((SOURCE / name).read_bytes() for name in ("main.go", "go.mod", "go.sum"))
     ).hexdigest()
@@ -38,15 +36,9 @@ def parser() -> Path:
             done = subprocess.run([go, "build", "-o", str(built), "."], cwd=SOURCE, capture_output=True, text=True)
             if done.returncode:
                 message = f"compose-go can't be built: {done.stderr.strip()[-500:]}. Remedy: let Go reach its module proxy once."
-                give_up(message)
+                is_missing("go", message)
             built.rename(program)
     return program
-
-
-def give_up(reason: str) -> NoReturn:
-    if "go" in os.environ.get("SPECTRUM_TEST_REQUIRE", "").split(","):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def load(paths: list[Path], environment: Mapping[str, str]) -> list[dict[str, Any]]:

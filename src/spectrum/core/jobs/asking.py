@@ -104,6 +104,7 @@ def _enqueue(turn: Turn, command: Submit, operation: Operation) -> Job:
         parameters=command.parameters,
         spec=command.spec,
         actor=command.actor,
+        traceparent=command.traceparent,
         parent_id=command.parent_id,
         front=operation.preempts,
         lost_before=turn.around.lost,

@@ -94,6 +94,7 @@ class Submit(Command):
     expected_generation: int | None = None
     secrets: tuple[Secret, ...] = ()
     if_purge_is_due: bool = False
+    traceparent: str | None = None  # of the request (W3C Trace Context)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +219,7 @@ class Fact:
     subject: str
     sequence: int
     data: Mapping[str, Any]
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +237,7 @@ class Hint:
     """A job became claimable."""
 
     job_id: JobId
+    instance_id: InstanceId
     pool_id: str
     not_before: datetime | None = None
 

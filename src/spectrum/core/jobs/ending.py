@@ -56,7 +56,7 @@ def _offer(turn: Turn, job: Job) -> Job:
     """Make the job claimable, and say so."""
     until = job.unwind_deadline if job.state is JobState.UNWINDING and job.unwind_deadline else job.deadline
     job = turn.put(job, waiting=turn.wait_for_worker(job, turn.effective(job, until)))
-    turn.hints.append(Hint(job.id, job.pool_id, job.not_before))
+    turn.hints.append(Hint(job.id, job.instance_id, job.pool_id, job.not_before))
     return job
 
 

@@ -211,6 +211,7 @@ class Job:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     spec: Spec | None = None
     actor: str = ""
+    traceparent: str | None = None  # of the request that asked for it
     parent_id: JobId | None = None
     front: bool = False
     state: JobState = JobState.WAITING

@@ -144,7 +144,8 @@ class Turn:
     def fact(self, type_: str, **data: Any) -> None:
         sequence = self.instance.event_sequence + 1
         self.change_instance(event_sequence=sequence)
-        self.facts.append(Fact(type_, self.instance.id, sequence, data))
+        job = self.jobs.get(data.get("job_id", ""))
+        self.facts.append(Fact(type_, self.instance.id, sequence, data, job.traceparent if job else None))
 
     def job_fact(self, job: Job, fact: str, **data: Any) -> None:
         self.fact(f"job.{fact}", job_id=job.id, operation=job.operation, generation=job.generation, **data)

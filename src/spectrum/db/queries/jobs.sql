@@ -185,14 +185,14 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS p (id, organizati
 -- name: jobs_insert
 -- New jobs. What planning decides of them comes with the update of the same batch.
 INSERT INTO jobs (id, organization_id, subject_type, subject_id, instance_id, target_id, parent_id, number, front, operation,
-    operation_version, pool_id, parameters, spec, generation, actor, command_id, state, waiting_for, waiting_holder, waiting_since,
-    waiting_until, waiting_unblock, deadline, created_at)
+    operation_version, pool_id, parameters, spec, generation, actor, command_id, traceparent, state, waiting_for, waiting_holder,
+    waiting_since, waiting_until, waiting_unblock, deadline, created_at)
 SELECT id, organization_id, 'instance', instance_id, instance_id, target_id, parent_id, number, front, operation, operation_version, pool_id,
-    parameters, spec, generation, actor, command_id, 'waiting', 'queue', '', created_at, deadline, '', deadline, created_at
+    parameters, spec, generation, actor, command_id, traceparent, 'waiting', 'queue', '', created_at, deadline, '', deadline, created_at
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::boolean[], $8::text[], $9::integer[], $10::text[],
-    $11::jsonb[], $12::jsonb[], $13::bigint[], $14::text[], $15::text[], $16::timestamptz[], $17::timestamptz[])
+    $11::jsonb[], $12::jsonb[], $13::bigint[], $14::text[], $15::text[], $16::text[], $17::timestamptz[], $18::timestamptz[])
     AS n (id, organization_id, instance_id, target_id, parent_id, number, front, operation, operation_version, pool_id, parameters, spec,
-    generation, actor, command_id, deadline, created_at);
+    generation, actor, command_id, traceparent, deadline, created_at);
 
 -- name: jobs_update
 -- What a decision may change of a job.
@@ -286,10 +286,10 @@ DELETE FROM secrets WHERE instance_id = ANY ($1);
 
 -- name: events_append
 -- Facts, in the transaction that made them true (P6).
-INSERT INTO events (id, organization_id, epoch, subject, sequence, type, data, recorded_at)
-SELECT id, organization_id, epoch, subject, sequence, type, data, $8
-FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::jsonb[])
-    AS n (id, organization_id, epoch, subject, sequence, type, data);
+INSERT INTO events (id, organization_id, epoch, subject, sequence, type, data, traceparent, recorded_at)
+SELECT id, organization_id, epoch, subject, sequence, type, data, traceparent, $9
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::jsonb[], $8::text[])
+    AS n (id, organization_id, epoch, subject, sequence, type, data, traceparent);
 
 -- name: audit_append
 -- Who did what, in the transaction in which it was done (P10).

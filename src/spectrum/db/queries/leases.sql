@@ -35,7 +35,15 @@ WHERE l.id = $1 AND l.ended_at IS NULL
   AND ($3::double precision IS NULL
        OR (greatest(l.renewed_at, c.resumed_at) < clock_timestamp() - make_interval(secs => $3)
            AND clock_timestamp() - c.alive_at <= make_interval(secs => $4)))
-RETURNING l.id;
+RETURNING l.ended_at;
+
+-- name: worker_lost
+-- The fact that nothing is heard of a worker, of the moment at which its lease ended. Of one that was revoked that is known.
+WITH told AS (
+    UPDATE workers SET event_sequence = event_sequence + 1 WHERE id = $2 AND revoked_at IS NULL RETURNING organization_id, event_sequence
+)
+INSERT INTO events (id, organization_id, epoch, subject, sequence, type, data, recorded_at)
+SELECT $1, told.organization_id, cell.epoch, $2, told.event_sequence, $3, $4, $5 FROM told CROSS JOIN cell;
 
 -- name: leases_lapsed
 -- Living leases that were not renewed in time, and ended ones that still own jobs. In a gap that no tick has counted yet nobody

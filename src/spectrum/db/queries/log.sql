@@ -46,3 +46,22 @@ UPDATE cursors c SET epoch = cell.epoch, position = $2, snapshot = $3, term = $4
 -- name: log_waits
 -- Whether any event has no position yet.
 SELECT EXISTS (SELECT FROM events WHERE position IS NULL);
+
+-- name: log_reader_cursor
+-- How far a consumer of the log has come.
+SELECT position FROM cursors WHERE consumer = $1;
+
+-- name: log_reader_begin
+-- A new consumer's cursor: before the oldest event that there is.
+INSERT INTO cursors (consumer, epoch, position, updated_at)
+SELECT $1, cell.epoch, coalesce((SELECT min(position) - 1 FROM events), 0), clock_timestamp() FROM cell
+RETURNING position;
+
+-- name: log_read
+-- What follows a position, in the order of the log.
+SELECT id, organization_id, position, subject, sequence, type, data, traceparent, recorded_at FROM events
+WHERE position > $1 ORDER BY position LIMIT $2;
+
+-- name: log_reader_move
+-- How far a consumer has come now.
+UPDATE cursors c SET epoch = cell.epoch, position = $2, term = $3, updated_at = clock_timestamp() FROM cell WHERE c.consumer = $1;
